@@ -1,0 +1,1 @@
+"""Measures vlrt against PyTorch and its peers, one process a contender."""

@@ -1,0 +1,1 @@
+"""Checkpoints to bundles: graphs built straight from the weights, proved against PyTorch."""

@@ -1,0 +1,216 @@
+"""A Hugging Face checkpoint: a local snapshot or one from the hub, read without running any of it."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlrt.errors import ExportError, ExtraMissingError
+
+_WANTED = ["*.json", "*.txt", "*.safetensors", "pytorch_model*.bin"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint.
+
+    Attributes:
+        name: what the caller asked for.
+        root: the directory that holds it.
+        revision: its commit on the hub, or None for a local directory.
+    """
+
+    name: str
+    root: Path
+    revision: str | None = None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`config.json`, with what it leaves unsaid filled in by transformers where installed."""
+        raw = self.json("config.json")
+        if find_spec("transformers") is None:
+            return raw
+        from transformers import AutoConfig
+
+        return dict(AutoConfig.from_pretrained(self.root).to_dict())
+
+    @property
+    def model_type(self) -> str:
+        """The `model_type` of `config.json`."""
+        model_type = self.json("config.json").get("model_type")
+        if not isinstance(model_type, str):
+            raise ExportError(f"{self.root}/config.json has no model_type")
+        return model_type
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the checkpoint.
+
+        Raises:
+            ExportError: it is missing or is not a JSON object.
+        """
+        try:
+            content = json.loads((self.root / name).read_bytes())
+        except FileNotFoundError:
+            raise ExportError(f"{self.name} has no {name}") from None
+        except ValueError as error:
+            raise ExportError(f"{self.root / name} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ExportError(f"{self.root / name} is not a JSON object")
+        return content
+
+    @cached_property
+    def weight_files(self) -> list[Path]:
+        """The files that hold the weights: safetensors if there are any, else PyTorch's.
+
+        Raises:
+            ExportError: there are none, or a shard is missing.
+        """
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if (self.root / name).is_file():
+                return [self.root / name]
+            if (self.root / f"{name}.index.json").is_file():
+                shards = sorted(set(self.json(f"{name}.index.json")["weight_map"].values()))
+                for shard in shards:
+                    if Path(shard).name != shard or not (self.root / shard).is_file():
+                        raise ExportError(f"{self.name}: {name}.index.json names {shard!r}, "
+                                          "which is not there")  # fmt: skip
+                return [self.root / shard for shard in shards]
+        raise ExportError(
+            f"{self.name} has no weights: neither model.safetensors nor pytorch_model.bin"
+        )
+
+    @cached_property
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
+        """Every tensor by name, as NumPy arrays (bfloat16 widened to float32)."""
+        tensors: dict[str, NDArray[Any]] = {}
+        for path in self.weight_files:
+            read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+            tensors |= read(path)
+        return tensors
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """One tensor.
+
+        Raises:
+            ExportError: the checkpoint does not have it.
+        """
+        if name not in self.tensors:
+            raise ExportError(f"{self.name} has no tensor {name!r}, which its model type needs")
+        return self.tensors[name]
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """One digest over all weight files: the checkpoint's fingerprint."""
+        digest = hashlib.sha256()
+        for path in self.weight_files:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    def write_settings(self, target: Path) -> None:
+        """Write the bundle's settings files: config, preprocessor and tokenizer.
+
+        They are copied as they stand. What a checkpoint keeps elsewhere (transformers 5 puts image
+        settings into processor_config.json; old ones have vocab and merges but no tokenizer.json)
+        is converted.
+
+        Raises:
+            ExportError: the checkpoint has no image processor settings or no tokenizer.
+        """
+        shutil.copyfile(self.root / "config.json", target / "config.json")
+        if (self.root / "preprocessor_config.json").is_file():
+            shutil.copyfile(
+                self.root / "preprocessor_config.json", target / "preprocessor_config.json"
+            )
+        else:
+            processor = self.json("processor_config.json").get("image_processor")
+            if not isinstance(processor, dict):
+                raise ExportError(f"{self.name} has no image processor settings")
+            (target / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
+        if all((self.root / f"tokenizer{part}.json").is_file() for part in ("", "_config")):
+            for part in ("", "_config"):
+                shutil.copyfile(
+                    self.root / f"tokenizer{part}.json", target / f"tokenizer{part}.json"
+                )
+            return
+        if find_spec("transformers") is None:
+            raise ExtraMissingError("a checkpoint without tokenizer.json", "export", "transformers")
+        from transformers import AutoTokenizer
+
+        AutoTokenizer.from_pretrained(self.root).save_pretrained(target)
+
+
+def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
+    """A local directory, or a repository on the hub, which is downloaded to the hub's cache.
+
+    Raises:
+        ExportError: there is neither.
+    """
+    if Path(source).is_dir():
+        if revision is not None:
+            raise ExportError(f"{source} is a directory; --revision is for the hub only")
+        return Checkpoint(source, Path(source))
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        names = huggingface_hub.HfApi().list_repo_files(source, revision=revision)
+        # Many repositories hold the weights in both forms; one is enough.
+        skip = ["pytorch_model*"] if any(n.endswith(".safetensors") for n in names) else []
+        root = Path(
+            huggingface_hub.snapshot_download(
+                source, revision=revision, allow_patterns=_WANTED, ignore_patterns=["*/*", *skip]
+            )
+        )
+    except (OSError, HFValidationError) as error:
+        raise ExportError(
+            f"{source!r} is neither a directory here nor a repository to be had: {error}"
+        ) from error
+    return Checkpoint(source, root, revision=root.name)
+
+
+def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+
+    try:
+        return _read_open_safetensors(path)
+    except (SafetensorError, OSError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from error
+
+
+def _read_open_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    import ml_dtypes  # noqa: F401  comes with onnx; gives NumPy the bfloat16 that safetensors needs
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return {name: _plain(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
+    if find_spec("torch") is None:
+        raise ExtraMissingError(f"reading {path.name}", "export", "torch")
+    import torch
+
+    try:
+        # weights_only: a checkpoint is data, and a pickle in it is never run.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ExportError(f"{path} cannot be read safely: {error}") from error
+    return {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in state.items()
+        if isinstance(tensor, torch.Tensor)
+    }

@@ -1,0 +1,352 @@
+"""A bundle on disk or on the hub, as one frozen description; the only place that knows its format.
+
+A bundle is a directory in the layout of the hub's ONNX repositories:
+
+```
+config.json  preprocessor_config.json  tokenizer.json  tokenizer_config.json
+onnx/<component><suffix>.onnx (+ .onnx_data)
+vlrt.json        the manifest; a foreign repository has none and still loads
+```
+"""
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vlrt.errors import BundleError, BundleNotFoundError, IntegrityError, PrecisionError
+
+FORMAT_VERSION = 1
+MANIFEST = "vlrt.json"
+SETTINGS_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+# The field's file suffixes (transformers.js `utils/dtypes.js`). Longest first, so that `_q4f16` is
+# not read as something else that ends alike.
+SUFFIXES = {
+    "fp32": "",
+    "fp16": "_fp16",
+    "int8": "_int8",
+    "uint8": "_uint8",
+    "quantized": "_quantized",
+    "q4f16": "_q4f16",
+    "q4": "_q4",
+    "q2": "_q2",
+    "q1": "_q1",
+    "bnb4": "_bnb4",
+}
+
+
+class Settings(Mapping[str, Any]):
+    """A JSON object that knows its file, so that a missing key names both."""
+
+    def __init__(self, file: str, values: Mapping[str, Any]) -> None:
+        self.file = file
+        self._values = dict(values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def need(self, key: str) -> Any:
+        """The value of `key`.
+
+        Raises:
+            BundleError: it is missing, or null.
+        """
+        if self._values.get(key) is None:
+            raise BundleError(f"{self.file} has no {key!r}, which this model needs")
+        return self._values[key]
+
+    def section(self, key: str) -> "Settings":
+        """The object under `key`, as settings of their own."""
+        value = self.need(key)
+        if not isinstance(value, dict):
+            raise BundleError(f"{self.file}: {key!r} is {value!r:.60}, not an object")
+        return Settings(f"{self.file} ({key})", value)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where on the hub a bundle comes from; files are fetched from there when they are needed."""
+
+    repository: str
+    revision: str
+    offline: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """One bundle, described.
+
+    Attributes:
+        name: what the caller asked for: a path, or a repository on the hub.
+        root: the directory that holds (or, from the hub, will hold) its files.
+        config, preprocessor, tokenizer: the settings files.
+        variants: component -> precision -> its files, the graph first, then its external data.
+        manifest: the content of `vlrt.json`, or None for a foreign repository.
+        values: numbers that no graph holds, such as `logit_scale`.
+        origin: the place on the hub, or None for a local directory.
+    """
+
+    name: str
+    root: Path
+    config: Settings
+    preprocessor: Settings
+    tokenizer: Settings
+    variants: Mapping[str, Mapping[str, tuple[str, ...]]]
+    manifest: Settings | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    origin: Origin | None = None
+
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that every component has, in the order of `SUFFIXES`."""
+        held = [set(by_precision) for by_precision in self.variants.values()]
+        common = set.intersection(*held) if held else set()
+        return [precision for precision in SUFFIXES if precision in common]
+
+    @property
+    def fingerprint(self) -> str:
+        """Which weights these are: the same for every precision of one checkpoint."""
+        if self.manifest is None:
+            return self.name if self.origin is None else f"{self.name}@{self.origin.revision}"
+        return str(self.manifest.section("source").need("weights_sha256"))
+
+    def files(self, component: str, precision: str) -> tuple[str, ...]:
+        """The files of one variant of one component, the graph first.
+
+        Raises:
+            BundleError: there is no such component.
+            PrecisionError: the component is not there in this precision.
+        """
+        if component not in self.variants:
+            there = ", ".join(sorted(self.variants)) or "none"
+            raise BundleError(
+                f"{self.name} has no component {component!r} (onnx/{component}.onnx); it has: {there}"
+            )
+        if precision not in self.variants[component]:
+            there = ", ".join(self.variants[component])
+            raise PrecisionError(
+                f"{self.name} has no {precision} {component}; precisions there: {there}"
+            )
+        return self.variants[component][precision]
+
+    def fetch(self, components: tuple[str, ...], precision: str) -> dict[str, Path]:
+        """Make the files of one precision local and check them against the manifest.
+
+        Returns:
+            component -> path of its graph.
+
+        Raises:
+            BundleNotFoundError: a file is missing.
+            IntegrityError: a file is not the one that the manifest describes.
+        """
+        wanted = {component: self.files(component, precision) for component in components}
+        if self.origin is not None:
+            from vlrt import hub
+
+            hub.download(self.origin, [name for names in wanted.values() for name in names])
+        for names in wanted.values():
+            for name in names:
+                self.verify(name)
+        return {component: self.root / names[0] for component, names in wanted.items()}
+
+    def verify(self, name: str) -> None:
+        """Check one file against the manifest, if there is one.
+
+        Raises:
+            BundleNotFoundError: it is missing.
+            IntegrityError: its size or its sha256 differs.
+        """
+        path = inside(self.root, name)
+        if not path.is_file():
+            raise BundleNotFoundError(f"{self.name} lacks the file {name}")
+        if self.manifest is None:
+            return
+        recorded = self.manifest.section("files").section(name)
+        size, sha256 = recorded.need("size"), recorded.need("sha256")
+        if path.stat().st_size != size:
+            raise IntegrityError(
+                f"{self.name}: {name} has {path.stat().st_size} bytes, the manifest says {size}; "
+                "it is truncated or was replaced"
+            )
+        if file_sha256(path) != sha256:
+            raise IntegrityError(
+                f"{self.name}: {name} is not the file that the manifest describes (sha256 differs)"
+            )
+
+
+def open_bundle(source: str | Path, *, revision: str | None = None, offline: bool = False) -> Bundle:
+    """Describe the bundle in a directory, or in a repository on the hub.
+
+    Of a hub repository only the settings files are downloaded here; graphs follow in `fetch`.
+
+    Args:
+        source: a directory, or `owner/name` on the hub.
+        revision: branch, tag or commit on the hub.
+        offline: use only what the hub's cache already holds.
+
+    Raises:
+        BundleNotFoundError: there is neither such a directory nor such a repository.
+        BundleError: the bundle cannot be understood; the message names the file and the key.
+    """
+    root, origin = Path(source), None
+    listing = None
+    if not root.is_dir():
+        from vlrt import hub
+
+        root, origin, listing = hub.resolve(str(source), revision, offline=offline)
+    elif revision is not None:
+        raise BundleError(f"{source} is a directory; revision={revision!r} is for the hub only")
+    names = listing if listing is not None else _list_files(root)
+    manifest = _read_manifest(root) if MANIFEST in names else None
+    if manifest is not None:
+        variants = _listed_variants(manifest)
+        values = {key: float(value) for key, value in manifest.section("values").items()}
+    else:
+        variants, values = _found_variants(names), {}
+    for by_precision in variants.values():
+        for files in by_precision.values():
+            for name in files:
+                inside(root, name)
+    if not variants:
+        raise BundleNotFoundError(
+            f"{source} holds no ONNX graphs (onnx/*.onnx); if it is a PyTorch checkpoint, make a "
+            f"bundle of it first: vlrt export {source} -o DIRECTORY"
+        )
+    bundle = Bundle(
+        name=str(source),
+        root=root,
+        config=_read_settings(root, "config.json"),
+        preprocessor=_read_settings(root, "preprocessor_config.json"),
+        tokenizer=_read_settings(root, "tokenizer_config.json"),
+        variants=variants,
+        manifest=manifest,
+        values=values,
+        origin=origin,
+    )
+    if manifest is not None:
+        for name in SETTINGS_FILES:
+            bundle.verify(name)
+    return bundle
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path of a bundle's file.
+
+    Raises:
+        BundleError: the name would leave the bundle, by its text or by a link in a local bundle.
+    """
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
+        raise BundleError(f"{name!r} leaves the bundle {root}; names in it are relative, inside it")
+    path = root / pure
+    # The hub's cache keeps snapshots/<commit>/ as links into blobs/, two levels up.
+    allowed = root.resolve().parents[1] if root.parent.name == "snapshots" else root.resolve()
+    if not path.resolve().is_relative_to(allowed):
+        raise BundleError(f"{name!r} is a link that leaves the bundle {root}")
+    return path
+
+
+def split_name(stem: str) -> tuple[str, str]:
+    """A graph's file stem to (component, precision): `text_model_fp16` is text_model in fp16."""
+    for precision, suffix in SUFFIXES.items():
+        if suffix and stem.endswith(suffix):
+            return stem[: -len(suffix)], precision
+    return stem, "fp32"
+
+
+def graph_file(component: str, precision: str) -> str:
+    """The file name of a component's graph in a precision."""
+    return f"onnx/{component}{SUFFIXES[precision]}.onnx"
+
+
+def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
+    """Write `vlrt.json`: `content`, and size and sha256 of every file that it names or implies.
+
+    Args:
+        root: the bundle's directory, its other files already written.
+        content: all keys but `format_version` and `files`.
+    """
+    names = [*SETTINGS_FILES]
+    for component in content["components"].values():
+        for variant in component["variants"].values():
+            names += variant["files"]
+    files = {
+        name: {"size": (root / name).stat().st_size, "sha256": file_sha256(root / name)}
+        for name in names
+    }
+    manifest = {"format_version": FORMAT_VERSION, **content, "files": files}
+    (root / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _list_files(root: Path) -> list[str]:
+    return [
+        path.relative_to(root).as_posix()
+        for path in sorted([*root.glob("*"), *root.glob("onnx/*")])
+        if path.is_file()
+    ]
+
+
+def _read_settings(root: Path, name: str) -> Settings:
+    path = inside(root, name)
+    if not path.is_file():
+        raise BundleNotFoundError(f"{root} lacks the file {name}")
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{path} is not a JSON object")
+    return Settings(str(path), values)
+
+
+def _read_manifest(root: Path) -> Settings:
+    manifest = _read_settings(root, MANIFEST)
+    version = manifest.need("format_version")
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{manifest.file} has format_version {version!r}; this vlrt reads {FORMAT_VERSION}"
+        )
+    return manifest
+
+
+def _listed_variants(manifest: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+    components = manifest.section("components")
+    variants: dict[str, dict[str, tuple[str, ...]]] = {}
+    for component in components:
+        listed = components.section(component).section("variants")
+        variants[component] = {
+            precision: tuple(listed.section(precision).need("files")) for precision in listed
+        }
+    return variants
+
+
+def _found_variants(names: list[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    variants: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name in fnmatch.filter(names, "onnx/*.onnx"):
+        component, precision = split_name(PurePosixPath(name).stem)
+        data = fnmatch.filter(names, f"{name}_data*")
+        variants.setdefault(component, {})[precision] = (name, *data)
+    return variants

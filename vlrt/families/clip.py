@@ -1,0 +1,293 @@
+"""CLIP: pictures and texts in one space, zero-shot classification.
+
+Agrees with `transformers/models/clip/modeling_clip.py` and with its
+`pipelines/zero_shot_image_classification.py`, which takes the softmax over
+`exp(logit_scale) * cosine`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlrt import templates as prompts
+from vlrt.bundle import Bundle
+from vlrt.errors import BundleError, ImageError, LabelError, OptionError, TextError
+from vlrt.image import ImageInput, ImageProcessor
+from vlrt.ops import cosine_similarity, l2_normalize, softmax
+from vlrt.results import Classification, LabelSet
+from vlrt.session import Runner
+from vlrt.stream import read_batches
+from vlrt.text import Tokenizer
+
+COMPONENTS = ("vision_model", "text_model")
+TASK = "zero-shot-image-classification"
+
+Embeds = NDArray[np.float32]
+
+# Foreign repositories hold the two towers but not the number between them. These checkpoints state
+# theirs: the paper trains it clipped at 100 (section 2.5), and all were released at that value.
+_PUBLISHED_LOGIT_SCALE = {
+    f"openai/clip-vit-{name}": 100.0
+    for name in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
+}
+_TEXT_BATCH = 64
+
+
+class Model:
+    """A CLIP model. Safe to share between threads: it holds nothing of a call.
+
+    Args:
+        bundle: its description.
+        sessions: a runner for each of `COMPONENTS`.
+        info: what `load` decided, for the reader.
+        values: `logit_scale`, the factor itself and not its logarithm.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        sessions: Mapping[str, Runner],
+        *,
+        info: Mapping[str, Any],
+        values: Mapping[str, float],
+    ) -> None:
+        self.info = dict(info)
+        self.processor = ImageProcessor.from_settings(bundle.preprocessor)
+        self.tokenizer = Tokenizer(
+            bundle.root / "tokenizer.json",
+            bundle.tokenizer,
+            max_length=int(bundle.tokenizer.need("model_max_length")),
+        )
+        self._vision, self._text = (sessions[component] for component in COMPONENTS)
+        self._logit_scale = values.get(
+            "logit_scale", _PUBLISHED_LOGIT_SCALE.get(str(bundle.config.get("_name_or_path")))
+        )
+        self._name = bundle.name
+        self._fingerprint = bundle.fingerprint
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosine similarities are multiplied by before the softmax.
+
+        Raises:
+            BundleError: a foreign bundle does not state it; it is never guessed.
+        """
+        if self._logit_scale is None:
+            raise BundleError(
+                f"{self._name} does not state its logit_scale, which classification needs; pass it: "
+                'vlrt.load(..., values={"logit_scale": 100.0}), if that is the checkpoint\'s value'
+            )
+        return self._logit_scale
+
+    @overload
+    def classify(
+        self,
+        images: list[ImageInput] | tuple[ImageInput, ...],
+        labels: Sequence[str] | LabelSet,
+        *,
+        templates: Sequence[str] | None = ...,
+        truncate: bool = ...,
+        batch_size: int = ...,
+    ) -> list[Classification]: ...
+
+    @overload
+    def classify(
+        self,
+        images: ImageInput,
+        labels: Sequence[str] | LabelSet,
+        *,
+        templates: Sequence[str] | None = ...,
+        truncate: bool = ...,
+        batch_size: int = ...,
+    ) -> Classification: ...
+
+    def classify(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        labels: Sequence[str] | LabelSet,
+        *,
+        templates: Sequence[str] | None = None,
+        truncate: bool = False,
+        batch_size: int = 16,
+    ) -> Classification | list[Classification]:
+        """Score pictures against labels.
+
+        Args:
+            images: one picture, or a list or tuple of them (see `vlrt.load_image` for the kinds).
+            labels: label texts, or a set that `encode_labels` made.
+            templates: prompts with one `{}` each, averaged over; the label itself by default.
+            truncate: cut label texts that are too long instead of refusing them.
+            batch_size: pictures in one run of the graph.
+
+        Returns:
+            A Classification for one picture, a list of them for a list.
+
+        Raises:
+            ImageError, TextError, LabelError: bad input, named.
+            BundleError: a foreign bundle that does not state its `logit_scale`.
+        """
+        if not isinstance(labels, LabelSet):
+            labels = self.encode_labels(labels, templates=templates, truncate=truncate)
+        elif templates is not None:
+            raise LabelError("templates were given with a LabelSet, which is already encoded")
+        elif labels.model != self._fingerprint:
+            raise LabelError(
+                f"this LabelSet was encoded by another model ({labels.model}), not by "
+                f"{self._name} ({self._fingerprint})"
+            )
+        many = _is_list(images)
+        embeds = self.encode_images(images if many else [images], batch_size=batch_size)
+        logits = (embeds @ labels.embeds.T) * np.float32(self.logit_scale)
+        scores = softmax(logits)
+        found = [
+            Classification(labels.labels, row_scores, row_logits)
+            for row_scores, row_logits in zip(scores, logits, strict=True)
+        ]
+        return found if many else found[0]
+
+    def encode_labels(
+        self,
+        labels: Sequence[str],
+        *,
+        templates: Sequence[str] | None = None,
+        truncate: bool = False,
+    ) -> LabelSet:
+        """Encode labels once, for any number of pictures.
+
+        Args:
+            labels: distinct label texts, at least one.
+            templates: prompts with one `{}` each. The embeddings over all of them, each of length
+                1, are averaged and scaled back to length 1.
+            truncate: cut texts that are too long instead of refusing them.
+
+        Raises:
+            LabelError: no labels, a label that is not a string, empty, or there twice.
+            TextError: a text too long, or with a lone surrogate, or a template without one `{}`.
+        """
+        names = _checked_labels(labels)
+        filled = [prompts.fill(templates or ["{}"], name) for name in names]
+        embeds = self.encode_texts([text for row in filled for text in row], truncate=truncate)
+        mean = embeds.reshape(len(names), -1, embeds.shape[1]).mean(axis=1)
+        return LabelSet(names, l2_normalize(mean), self._fingerprint)
+
+    def encode_texts(
+        self, texts: Sequence[str], *, truncate: bool = False, normalize: bool = True
+    ) -> Embeds:
+        """Embed texts.
+
+        Args:
+            texts: a list of non-empty strings.
+            truncate: cut a text longer than the model takes, instead of refusing it.
+            normalize: scale each embedding to length 1; otherwise as the projection left it
+                (transformers' `text_embeds` before the division).
+
+        Returns:
+            float32 [N, D], in the order of the texts.
+
+        Raises:
+            TextError: a text is not a string, empty, too long or holds a lone surrogate.
+        """
+        ids = self.tokenizer.ids(texts, truncate=truncate)
+        # Texts of like length go together: little padding, and the result does not depend on it.
+        order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
+        length = self._text.input_shapes["input_ids"][1]  # None unless the graph fixes it
+        parts = [
+            self._text.run(self.tokenizer.pad([ids[i] for i in order[at : at + _TEXT_BATCH]], length))
+            for at in range(0, len(order), _TEXT_BATCH)
+        ]
+        if not parts:
+            raise TextError("there are no texts to encode")
+        stacked = np.concatenate([part["text_embeds"] for part in parts])
+        embeds = np.empty_like(stacked)
+        embeds[order] = stacked
+        return l2_normalize(embeds) if normalize else embeds
+
+    def encode_images(
+        self, images: Sequence[ImageInput], *, normalize: bool = True, batch_size: int = 16
+    ) -> Embeds:
+        """Embed pictures; the next batch is decoded while one runs.
+
+        Args:
+            images: a list of pictures (see `vlrt.load_image` for the kinds).
+            normalize: scale each embedding to length 1.
+            batch_size: pictures in one run of the graph; bounds the memory.
+
+        Returns:
+            float32 [N, D], in the order of the pictures.
+
+        Raises:
+            ImageError: a picture cannot be read; the message names it and its position.
+        """
+        if not _is_list(images):
+            raise OptionError("encode_images takes a list of pictures; wrap one as [picture]")
+        parts: list[Embeds] = []
+        at = 0
+        for errors, embeds in self.iter_image_embeds(
+            images, normalize=normalize, batch_size=batch_size
+        ):
+            for position, error in enumerate(errors, start=at):
+                if error is not None:
+                    raise ImageError(f"picture {position}: {error}") from error
+            at += len(errors)
+            parts.append(embeds)
+        if not parts:
+            raise ImageError("there are no pictures to encode")
+        return np.concatenate(parts)
+
+    def iter_image_embeds(
+        self, images: Iterable[ImageInput], *, normalize: bool = True, batch_size: int = 16
+    ) -> Iterator[tuple[list[ImageError | None], Embeds]]:
+        """Embed a stream of pictures, batch by batch, in bounded memory.
+
+        Yields:
+            For each batch, an error or None for each of its pictures, and float32 [number of None,
+            D] for those that could be read.
+        """
+        if batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size}; valid: 1 or more")
+        for batch in read_batches(
+            images,
+            self.processor,
+            batch_size=batch_size,
+            workers=int(self.info["threads"]),
+            fast=self.info["decode"] == "fast",
+        ):
+            embeds = self._vision.run({"pixel_values": batch.pixel_values})["image_embeds"]
+            yield batch.errors, l2_normalize(embeds) if normalize else embeds
+
+    def image_similarity(
+        self, images: Sequence[ImageInput], others: Sequence[ImageInput] | None = None
+    ) -> NDArray[np.float32]:
+        """Cosine similarity of pictures with other pictures, or with each other.
+
+        Returns:
+            float32 [len(images), len(others)], in -1..1.
+        """
+        embeds = self.encode_images(images)
+        return cosine_similarity(embeds, embeds if others is None else self.encode_images(others))
+
+
+def _is_list(images: Any) -> TypeGuard[list[ImageInput] | tuple[ImageInput, ...]]:
+    return isinstance(images, list | tuple)
+
+
+def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(labels, str):
+        raise LabelError(f"labels must be a list of strings, not one string: {labels[:40]!r}")
+    names = tuple(labels)
+    if not names:
+        raise LabelError("there are no labels; give at least one")
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if not isinstance(name, str):
+            raise LabelError(
+                f"label {position} is a {type(name).__name__}, not a string: {name!r:.60}"
+            )
+        if not name.strip():
+            raise LabelError(f"label {position} is empty")
+        if name in seen:
+            raise LabelError(f"label {position} is there twice: {name!r:.60}")
+        seen.add(name)
+    return names

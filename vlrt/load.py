@@ -1,0 +1,98 @@
+"""From a bundle to a model."""
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vlrt import families
+from vlrt.bundle import open_bundle
+from vlrt.errors import OptionError, UnknownFamilyError
+from vlrt.image import DECODE
+from vlrt.session import Session, available_cpus, choose_precision, place
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    precision: str = "auto",
+    device: str = "auto",
+    providers: Sequence[str] | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    threads: int | None = None,
+    spinning: bool = True,
+    decode: str = "exact",
+    values: dict[str, float] | None = None,
+) -> Any:
+    """Load a bundle.
+
+    Args:
+        source: a directory, or `owner/name` on the Hugging Face hub, of which only the files of
+            the chosen precision are downloaded.
+        precision: "fp32", "fp16", "int8", any other that the bundle holds, or "auto": the fastest
+            that the manifest measured on this kind of device (`model.info` says which and why).
+        device: "cpu", "cuda", "cuda:1", or "auto": CUDA if this ONNX Runtime is built for it.
+        providers: ONNX Runtime provider names instead of a device.
+        revision: branch, tag or commit, on the hub.
+        offline: use only what the hub's cache already holds.
+        threads: threads inside an operator; all CPUs that this process may use by default.
+        spinning: let idle threads spin: faster single requests, at a neighbour's cost.
+        decode: "exact", or "fast": JPEGs much larger than the model needs are decoded at 1/2, 1/4
+            or 1/8 of their size. Faster, and no longer bit-exact.
+        values: numbers that no graph holds, for foreign bundles that do not state them, such as
+            `{"logit_scale": 100.0}`. They win over those of the bundle.
+
+    Returns:
+        The `Model` of the family that `config.json` names, such as `vlrt.families.clip.Model`.
+
+    Raises:
+        BundleError: the bundle is missing, broken or not understood (see `vlrt.errors`).
+        ProviderError: the device is not there or did not start, or ONNX Runtime is not installed.
+        OptionError: an argument is outside its valid choices.
+    """
+    if decode not in DECODE:
+        raise OptionError(f"decode is {decode!r}; valid: {', '.join(DECODE)}")
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads is {threads}; valid: 1 or more")
+    placement = place(device, providers)
+    bundle = open_bundle(Path(source), revision=revision, offline=offline)
+    family = import_family(str(bundle.config.need("model_type")))
+    components = family.COMPONENTS
+    precision, why = choose_precision(bundle, components, precision, placement.kind)
+    paths = bundle.fetch(components, precision)
+    threads = threads or available_cpus()
+    sessions = {
+        component: Session(path, placement, threads=threads, spinning=spinning)
+        for component, path in paths.items()
+    }
+    info = {
+        "family": bundle.config["model_type"],
+        "task": family.TASK,
+        "bundle": bundle.name,
+        "revision": bundle.origin.revision if bundle.origin else None,
+        "precision": precision,
+        "precision_reason": why,
+        "provider": placement.provider,
+        "provider_reason": placement.reason,
+        "threads": threads,
+        "spinning": spinning,
+        "decode": decode,
+    }
+    return family.Model(bundle, sessions, info=info, values={**bundle.values, **(values or {})})
+
+
+def import_family(model_type: str) -> Any:
+    """The module of a family; its file name is the registry.
+
+    Raises:
+        UnknownFamilyError: there is no such file.
+    """
+    known = sorted(module.name for module in pkgutil.iter_modules(families.__path__))
+    if model_type not in known:
+        raise UnknownFamilyError(
+            f"model_type is {model_type!r}; this vlrt has the families: {', '.join(known)}"
+        )
+    return importlib.import_module(f"{families.__name__}.{model_type}")

@@ -1,0 +1,133 @@
+"""Prompt templates for zero-shot classification.
+
+A label's embedding is the mean over its templates, each of length 1, scaled back to length 1
+(Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
+section 3.1.4).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlrt.errors import OptionError, TextError
+
+# The 80 prompts with which the paper's ImageNet accuracies were measured, as OpenAI published them.
+IMAGENET_TEMPLATES: tuple[str, ...] = tuple(
+    line.strip()
+    for line in """
+    a bad photo of a {}.
+    a photo of many {}.
+    a sculpture of a {}.
+    a photo of the hard to see {}.
+    a low resolution photo of the {}.
+    a rendering of a {}.
+    graffiti of a {}.
+    a bad photo of the {}.
+    a cropped photo of the {}.
+    a tattoo of a {}.
+    the embroidered {}.
+    a photo of a hard to see {}.
+    a bright photo of a {}.
+    a photo of a clean {}.
+    a photo of a dirty {}.
+    a dark photo of the {}.
+    a drawing of a {}.
+    a photo of my {}.
+    the plastic {}.
+    a photo of the cool {}.
+    a close-up photo of a {}.
+    a black and white photo of the {}.
+    a painting of the {}.
+    a painting of a {}.
+    a pixelated photo of the {}.
+    a sculpture of the {}.
+    a bright photo of the {}.
+    a cropped photo of a {}.
+    a plastic {}.
+    a photo of the dirty {}.
+    a jpeg corrupted photo of a {}.
+    a blurry photo of the {}.
+    a photo of the {}.
+    a good photo of the {}.
+    a rendering of the {}.
+    a {} in a video game.
+    a photo of one {}.
+    a doodle of a {}.
+    a close-up photo of the {}.
+    a photo of a {}.
+    the origami {}.
+    the {} in a video game.
+    a sketch of a {}.
+    a doodle of the {}.
+    a origami {}.
+    a low resolution photo of a {}.
+    the toy {}.
+    a rendition of the {}.
+    a photo of the clean {}.
+    a photo of a large {}.
+    a rendition of a {}.
+    a photo of a nice {}.
+    a photo of a weird {}.
+    a blurry photo of a {}.
+    a cartoon {}.
+    art of a {}.
+    a sketch of the {}.
+    a embroidered {}.
+    a pixelated photo of a {}.
+    itap of the {}.
+    a jpeg corrupted photo of the {}.
+    a good photo of a {}.
+    a plushie {}.
+    a photo of the nice {}.
+    a photo of the small {}.
+    a photo of the weird {}.
+    the cartoon {}.
+    art of the {}.
+    a drawing of the {}.
+    a photo of the large {}.
+    a black and white photo of a {}.
+    the plushie {}.
+    a dark photo of a {}.
+    itap of a {}.
+    graffiti of the {}.
+    a toy {}.
+    itap of my {}.
+    a photo of a cool {}.
+    a photo of a small {}.
+    a tattoo of the {}.
+    """.strip().splitlines()
+)
+
+
+def fill(templates: Sequence[str], label: str) -> list[str]:
+    """Put a label into each template, in place of its `{}`.
+
+    Raises:
+        TextError: there is no template, or one does not have exactly one `{}`.
+    """
+    if isinstance(templates, str) or not templates:
+        raise TextError(f"templates must be a list of strings with one {{}} each: {templates!r:.60}")
+    for template in templates:
+        if not isinstance(template, str) or template.count("{}") != 1:
+            raise TextError(f"a template must be a string with exactly one {{}}: {template!r:.60}")
+    return [template.replace("{}", label) for template in templates]
+
+
+def read(name_or_file: str) -> tuple[str, ...]:
+    """The templates called "imagenet", or those of a text file, one a line.
+
+    Raises:
+        OptionError: it is neither; an empty file counts as neither.
+    """
+    if name_or_file == "imagenet":
+        return IMAGENET_TEMPLATES
+    try:
+        lines = Path(name_or_file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(
+            f"templates {name_or_file!r}: valid are 'imagenet' and a UTF-8 text file, one template "
+            f"with one {{}} a line ({error})"
+        ) from error
+    templates = tuple(line.strip() for line in lines if line.strip())
+    if not templates:
+        raise OptionError(f"templates {name_or_file!r}: the file holds none")
+    return templates
