@@ -3,19 +3,22 @@
 The towers compute what `transformers/models/clip/modeling_clip.py` computes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx
+from numpy.typing import NDArray
 
 from vlrt.families.clip import COMPONENTS, TASK
+from vlrt.ops import cosine_similarity
 
 from .checkpoint import Checkpoint
 from .graph import FLOAT, INT64, Graph
-from .recipe import Recipe
+from .precision import Recipe
+from .reference import TorchModel
 from .transformer import encoder
 
-__all__ = ["COMPONENTS", "TASK", "build", "values"]
+__all__ = ["COMPONENTS", "TASK", "Reference", "build", "inputs", "logits", "values"]
 
 # Older checkpoints say eos_token_id=2, which was never the id of their end-of-text token;
 # transformers then takes the highest id of the text (`CLIPTextModel.forward`).
@@ -38,6 +41,14 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
     """
     graph = Graph(checkpoint.tensors, recipe)
     return {"vision_model": _vision, "text_model": _text}[component](graph, checkpoint.config)
+
+
+def inputs(made: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
+    """Each component's share of what preprocessing makes."""
+    return {
+        "vision_model": {"pixel_values": made["pixel_values"]},
+        "text_model": {"input_ids": made["input_ids"]},
+    }
 
 
 def _vision(graph: Graph, config: dict[str, Any]) -> Graph:
@@ -85,3 +96,23 @@ def _text(graph: Graph, config: dict[str, Any]) -> Graph:
     embeds = graph.linear(pooled, "text_projection", is_head=True)
     graph.output("text_embeds", embeds, ["batch", config["projection_dim"]])
     return graph
+
+
+class Reference(TorchModel):
+    """The checkpoint in PyTorch, a component at a time."""
+
+    def run(self, component: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What `build`'s graph of the component must compute, under the same names."""
+        tower, projection, output = {
+            "vision_model": (self.model.vision_model, self.model.visual_projection, "image_embeds"),
+            "text_model": (self.model.text_model, self.model.text_projection, "text_embeds"),
+        }[component]
+        return self.outputs(
+            inputs, lambda **named: {output: projection(tower(**named).pooler_output)}
+        )
+
+
+def logits(outputs: Mapping[str, NDArray[Any]], scale: Mapping[str, float]) -> NDArray[np.float32]:
+    """Logits [pictures, texts] out of both components' outputs."""
+    cosines = cosine_similarity(outputs["image_embeds"], outputs["text_embeds"])
+    return cosines * np.float32(scale["logit_scale"])

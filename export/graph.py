@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vlrt.errors import ExportError
 
-from .recipe import Recipe, quantize_columns
+from .precision import Recipe, quantize_columns
 
 OPSET = 23  # the first with Attention
 IR_VERSION = 11

@@ -229,9 +229,9 @@ def open_bundle(source: str | Path, *, revision: str | None = None, offline: boo
     bundle = Bundle(
         name=str(source),
         root=root,
-        config=_read_settings(root, "config.json"),
-        preprocessor=_read_settings(root, "preprocessor_config.json"),
-        tokenizer=_read_settings(root, "tokenizer_config.json"),
+        config=read_settings(root, "config.json"),
+        preprocessor=read_settings(root, "preprocessor_config.json"),
+        tokenizer=read_settings(root, "tokenizer_config.json"),
         variants=variants,
         manifest=manifest,
         values=values,
@@ -309,7 +309,13 @@ def _list_files(root: Path) -> list[str]:
     ]
 
 
-def _read_settings(root: Path, name: str) -> Settings:
+def read_settings(root: Path, name: str) -> Settings:
+    """One of a bundle's JSON files.
+
+    Raises:
+        BundleNotFoundError: it is missing.
+        BundleError: it is not a JSON object.
+    """
     path = inside(root, name)
     if not path.is_file():
         raise BundleNotFoundError(f"{root} lacks the file {name}")
@@ -323,7 +329,7 @@ def _read_settings(root: Path, name: str) -> Settings:
 
 
 def _read_manifest(root: Path) -> Settings:
-    manifest = _read_settings(root, MANIFEST)
+    manifest = read_settings(root, MANIFEST)
     version = manifest.need("format_version")
     if version != FORMAT_VERSION:
         raise BundleError(

@@ -1,4 +1,4 @@
-"""How a precision stores weights and computes with them; which layers it leaves alone."""
+"""How a precision stores weights and computes with them, what it leaves alone, and its gate."""
 
 from dataclasses import dataclass, replace
 
@@ -8,6 +8,31 @@ from numpy.typing import NDArray
 from vlrt.errors import OptionError
 
 PRECISIONS = ("fp32", "fp16", "int8")
+# fp16 ends at 65,504. A layer that comes within a factor of 8 of that on the sample data is left in
+# fp32: other data may go further, and products inside the next layer do.
+FP16_LIMIT = 65504 / 8
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a variant must reach, against the reference, to be written.
+
+    Attributes:
+        max_abs_error: of embeddings scaled to length 1, or None for no limit.
+        min_cosine: the lowest over all embeddings.
+        min_top1_agreement: the share of clear-cut sample pictures whose best label is the same.
+    """
+
+    max_abs_error: float | None
+    min_cosine: float
+    min_top1_agreement: float
+
+
+GATES = {
+    "fp32": Gate(max_abs_error=1e-4, min_cosine=0.999999, min_top1_agreement=1.0),
+    "fp16": Gate(max_abs_error=None, min_cosine=0.9999, min_top1_agreement=0.99),
+    "int8": Gate(max_abs_error=None, min_cosine=0.995, min_top1_agreement=0.99),
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,332 @@
+"""A checkpoint to a bundle: build every variant, prove it, write what passes."""
+
+import importlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlrt import __version__, bundle
+from vlrt.errors import ExportError, GateError, OptionError
+from vlrt.image import ImageProcessor
+from vlrt.load import import_family
+from vlrt.session import Session, available_cpus, engine, place
+from vlrt.text import Tokenizer
+
+from . import reference, samples, verify
+from .checkpoint import Checkpoint, open_checkpoint
+from .graph import Graph
+from .precision import FP16_LIMIT, PRECISIONS, Recipe
+
+# A protobuf ends at 2 GiB; above this the weights go into a file of their own.
+EXTERNAL_DATA_BYTES = 1_800_000_000
+
+Arrays = dict[str, NDArray[Any]]
+Say = Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """What an export did.
+
+    Attributes:
+        path: the bundle.
+        written: the precisions in it.
+        refused: precision -> why it was not written.
+        verified: whether PyTorch was there to compare with.
+    """
+
+    path: Path
+    written: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    verified: bool = True
+
+
+def export(
+    source: str,
+    out: str | Path,
+    *,
+    precisions: Sequence[str] = PRECISIONS,
+    revision: str | None = None,
+    overwrite: bool = False,
+    images: Sequence[Image.Image] | None = None,
+    texts: Sequence[str] | None = None,
+    say: Say = print,
+) -> Report:
+    """Turn a checkpoint into a bundle.
+
+    Every variant is compared with PyTorch on pictures and texts and is written only if it passes
+    its gate (`precision.GATES`). Nothing appears at `out` before all is done.
+
+    Args:
+        source: a local snapshot in the hub's layout, or `owner/name` on the hub.
+        out: the bundle's directory.
+        precisions: any of "fp32", "fp16", "int8".
+        revision: branch, tag or commit on the hub.
+        overwrite: replace a bundle that is already at `out`.
+        images, texts: to verify on; drawn scenes and their captions by default.
+        say: takes a line of progress.
+
+    Raises:
+        ExportError: the checkpoint cannot be read, or `out` exists.
+        GateError: no variant passed, or transformers makes other pixels or token ids.
+        UnknownFamilyError: no family serves its model type.
+    """
+    for precision in precisions:
+        Recipe(precision)  # raises, naming the valid ones
+    if not precisions:
+        raise OptionError(f"no precision was asked for; valid: {', '.join(PRECISIONS)}")
+    out = Path(out)
+    _check_target(out, overwrite)
+    checkpoint = open_checkpoint(source, revision)
+    family = _import_export_family(checkpoint.model_type)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        root = Path(scratch) / "bundle"
+        (root / "onnx").mkdir(parents=True)
+        run = _Run(checkpoint, family, root, list(images or samples.drawn_pictures()),
+                   list(texts or samples.texts()), say)  # fmt: skip
+        report = run.all(precisions)
+        if not report.written:
+            lines = [f"{p}: {why}" for p, whys in report.refused.items() for why in whys]
+            raise GateError("no variant passed its gate:\n" + "\n".join(lines))
+        if out.exists():
+            shutil.rmtree(out)
+        root.rename(out)
+    report.path = out
+    return report
+
+
+class _Run:
+    """One export under way."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        family: Any,
+        root: Path,
+        images: list[Image.Image],
+        texts: list[str],
+        say: Say,
+    ) -> None:
+        self.checkpoint, self.family, self.root, self.say = checkpoint, family, root, say
+        checkpoint.write_settings(root)
+        self.values: dict[str, float] = family.values(checkpoint)
+        self.threads = available_cpus()
+        self.placement = place("cpu")
+        self.inputs = self._inputs(texts, images)
+        self.expected: dict[str, Arrays] = {}
+        self.components: dict[str, dict[str, Any]] = {name: {} for name in family.COMPONENTS}
+        self.quality: dict[str, dict[str, Any]] = {}
+        self.missing = reference.missing()
+        if self.missing:
+            self._say_unverified()
+        else:
+            self._ask_reference(texts, images)
+
+    def _inputs(self, texts: list[str], images: list[Image.Image]) -> dict[str, Arrays]:
+        """What the runtime's own preprocessing makes of the samples, for each component."""
+        processor = ImageProcessor.from_settings(
+            bundle.read_settings(self.root, "preprocessor_config.json")
+        )
+        settings = bundle.read_settings(self.root, "tokenizer_config.json")
+        tokenizer = Tokenizer(
+            self.root / "tokenizer.json", settings, int(settings.need("model_max_length"))
+        )
+        padded = tokenizer.pad(tokenizer.ids(texts, truncate=True))
+        made = {"pixel_values": processor(images), **padded}
+        return self.family.inputs(made)
+
+    def _ask_reference(self, texts: list[str], images: list[Image.Image]) -> None:
+        self.say(f"verifying against PyTorch: {len(images)} pictures, {len(texts)} texts")
+        torch_model = self.family.Reference(self.checkpoint, self.family.TASK)
+        theirs = torch_model.preprocess(texts, images)
+        for component, named in self.inputs.items():
+            for name, array in named.items():
+                if not np.array_equal(theirs[name], array):
+                    raise GateError(
+                        f"{component}: transformers makes other {name} of the samples than vlrt "
+                        "does from the checkpoint's own settings"
+                    )
+            self.expected[component] = torch_model.run(component, named)
+
+    def _say_unverified(self) -> None:
+        self.say(
+            f"WARNING: {', '.join(self.missing)} not installed, so NOTHING is compared with PyTorch; "
+            "fp16 and int8 are compared with this export's own fp32 graph, and the manifest says so. "
+            'Install what verifies: pip install "vlrt[export]"'
+        )
+        with tempfile.TemporaryDirectory(dir=self.root.parent) as scratch:
+            for component in self.components:
+                path = Path(scratch) / f"{component}.onnx"
+                _save(self._build(component, Recipe("fp32")).model(_producer()), path)
+                self.expected[component] = self._open(path).run(self.inputs[component])
+
+    def all(self, precisions: Sequence[str]) -> Report:
+        """Make and judge every variant, and write the manifest."""
+        report = Report(self.root, verified=not self.missing)
+        for precision in precisions:
+            self.say(f"{precision}: building and comparing")
+            whys = self._variant(precision)
+            if whys:
+                report.refused[precision] = whys
+                for why in whys:
+                    self.say(f"{precision} REFUSED: {why}")
+                continue
+            report.written.append(precision)
+        if report.written:
+            bundle.write_manifest(self.root, self._manifest(report))
+        return report
+
+    def _variant(self, precision: str) -> list[str]:
+        parity: dict[str, dict[str, Any]] = {}
+        outputs: Arrays = {}
+        made: dict[str, dict[str, Any]] = {}
+        for component in self.components:
+            recipe = self._recipe(component, precision)
+            name = bundle.graph_file(component, precision)
+            files = _save(self._build(component, recipe).model(_producer()), self.root / name)
+            session = self._open(self.root / name)
+            found, repeatable = verify.run_twice(session, self.inputs[component])
+            outputs |= found
+            parity[component] = {
+                **verify.embedding_parity(found, self.expected[component]),
+                "repeatable": repeatable,
+            }
+            timing = verify.speed(session, self.inputs[component], self.threads, "cpu")
+            made[component] = {
+                "files": [f"onnx/{file}" for file in files],
+                "recipe": recipe.describe(),
+                "parity": parity[component],
+                "speed": timing,
+            }
+            size = sum((self.root / "onnx" / file).stat().st_size for file in files)
+            self.say(
+                f"  {name}: {size / 1e6:.1f} MB, lowest cosine "
+                f"{parity[component]['min_cosine']:.6f}, largest error "
+                f"{parity[component]['max_abs_error']:.1e}, {timing['median_ms']:.1f} ms"
+            )
+        expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
+        quality = verify.top1_agreement(
+            self.family.logits(outputs, self.values), self.family.logits(expected, self.values)
+        )
+        whys = verify.complaints(precision, parity, quality)
+        for component, entry in made.items():
+            if whys:
+                for file in entry["files"]:
+                    (self.root / file).unlink()
+            else:
+                self.components[component][precision] = entry
+        if not whys:
+            self.quality[precision] = quality
+        return whys
+
+    def _recipe(self, component: str, precision: str) -> Recipe:
+        """The plain recipe, or for fp16 one that leaves alone what would overflow."""
+        recipe = Recipe(precision)
+        if precision != "fp16":
+            return recipe
+        with tempfile.TemporaryDirectory(dir=self.root.parent) as scratch:
+            path = Path(scratch) / "taps.onnx"
+            _save(self._build(component, Recipe("fp32")).model(_producer(), taps=True), path)
+            outputs = self._open(path).run(self.inputs[component])
+        taps = {name[4:]: array for name, array in outputs.items() if name.startswith("tap:")}
+        loud = frozenset(name for name, array in taps.items() if np.abs(array).max() > FP16_LIMIT)
+        if loud:
+            self.say(f"  {component}: left in fp32, near fp16's limit: {', '.join(sorted(loud))}")
+        return recipe.keeping(loud)
+
+    def _build(self, component: str, recipe: Recipe) -> Graph:
+        graph: Graph = self.family.build(self.checkpoint, component, recipe)
+        return graph
+
+    def _open(self, path: Path) -> Session:
+        return Session(path, self.placement, threads=self.threads)
+
+    def _manifest(self, report: Report) -> dict[str, Any]:
+        against = "nothing: PyTorch was not installed; parity is with this export's own fp32 graph"
+        return {
+            "vlrt_version": __version__,
+            "family": self.checkpoint.model_type,
+            "task": self.family.TASK,
+            "source": {
+                "repository": self.checkpoint.name if self.checkpoint.revision else None,
+                "directory": None if self.checkpoint.revision else self.checkpoint.root.name,
+                "revision": self.checkpoint.revision,
+                "weights_sha256": self.checkpoint.weights_sha256,
+            },
+            "values": self.values,
+            "verified": {
+                "against": against if self.missing else "PyTorch fp32, eager",
+                "pixel_values": None if self.missing else "bit-exact",
+                "input_ids": None if self.missing else "bit-exact",
+                "versions": {
+                    "onnxruntime": engine().__version__,
+                    "onnx": onnx.__version__,
+                    "numpy": version("numpy"),
+                    **({} if self.missing else reference.versions()),
+                },
+                "machine": {"processor": processor_name(), "threads": self.threads},
+            },
+            "components": {
+                component: {
+                    "inputs": list(self.inputs[component]),
+                    "outputs": list(self.expected[component]),
+                    "variants": variants,
+                }
+                for component, variants in self.components.items()
+            },
+            "quality": self.quality,
+            "refused": report.refused,
+        }
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise ExportError(f"{out} already exists; choose another -o, or pass --overwrite")
+    if not (out / bundle.MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out} exists and is no vlrt bundle; it is not overwritten")
+
+
+def _import_export_family(model_type: str) -> Any:
+    import_family(model_type)  # raises, naming the families
+    name = f"{__package__}.{model_type}"
+    if find_spec(name) is None:
+        raise ExportError(f"model_type {model_type!r} has a runtime but no exporter yet")
+    return importlib.import_module(name)
+
+
+def _producer() -> str:
+    return f"vlrt {__version__}"
+
+
+def _save(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Write a graph; returns its file names, the graph's first."""
+    if model.ByteSize() < EXTERNAL_DATA_BYTES:
+        onnx.save_model(model, path)
+        return [path.name]
+    data = f"{path.name}_data"
+    onnx.save_model(model, path, save_as_external_data=True, location=data)
+    return [path.name, data]

@@ -1,0 +1,71 @@
+"""A checkpoint in PyTorch and transformers, to compare graphs with."""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .checkpoint import Checkpoint
+
+_NEEDED = ("torch", "transformers", "optimum")
+
+
+def missing() -> list[str]:
+    """The packages that a reference needs and that are not installed."""
+    return [name for name in _NEEDED if find_spec(name) is None]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the reference runs on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in _NEEDED}
+
+
+class TorchModel:
+    """The checkpoint in PyTorch, fp32, eager, with transformers' own processors.
+
+    Args:
+        checkpoint: any that transformers loads.
+        task: as Hugging Face names it; optimum's TasksManager knows the class for it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, task: str) -> None:
+        import torch
+        from optimum.exporters.tasks import TasksManager
+        from transformers import AutoImageProcessor, AutoTokenizer
+
+        chosen = TasksManager.get_model_class_for_task(
+            task, framework="pt", model_type=checkpoint.model_type
+        )
+        self.model = chosen.from_pretrained(
+            checkpoint.root, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.root)
+        self.image_processor = AutoImageProcessor.from_pretrained(checkpoint.root, backend="pil")
+
+    def preprocess(self, texts: list[str], images: list[Image.Image]) -> dict[str, NDArray[Any]]:
+        """What transformers' own processors make of texts and pictures.
+
+        Returns:
+            `pixel_values` of its PIL image processor, `input_ids` padded to the longest text, and
+            whatever else the two give, by name.
+        """
+        encoded = self.tokenizer(texts, padding=True, truncation=True, return_tensors="np")
+        return {**self.image_processor(images=images, return_tensors="np"), **encoded}
+
+    def outputs(
+        self, inputs: Mapping[str, NDArray[Any]], function: Callable[..., dict[str, Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Call a torch function on NumPy arrays by name, in slices of 8 along the first axis."""
+        import torch
+
+        parts: list[dict[str, Any]] = []
+        with torch.inference_mode():
+            for at in range(0, len(next(iter(inputs.values()))), 8):
+                named = {k: torch.from_numpy(array[at : at + 8]) for k, array in inputs.items()}
+                parts.append(function(**named))
+        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
