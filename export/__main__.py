@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--revision", help="branch, tag or commit on the hub")
     made.add_argument("--overwrite", action="store_true", help="replace the bundle if it exists")
-    made.add_argument("--images", metavar="DIR", help="pictures to verify on (drawn ones if absent)")
+    made.add_argument(
+        "--images", metavar="DIR", help="pictures to verify on (drawn ones if absent)"
+    )
     made.add_argument("--texts", metavar="FILE", help="texts to verify on, one a line")
     return made
 

@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint: a local snapshot or one from the hub, read without running any of it."""
+"""A Hugging Face checkpoint, local or from the hub, read without running any of it."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The blocks that all families share, written as ONNX operators straight from a checkpoint's weights.
+"""The blocks that all families share, as ONNX operators straight from a checkpoint's weights.
 
 No tracing and no torch: a graph of operators that ONNX Runtime has kernels for, in the precision of
 a `Recipe`. Weights keep their names, so that a graph can be read beside the checkpoint.
@@ -103,16 +103,16 @@ class Graph:
         """A float initialiser of the graph's type, or of `kind`."""
         kind = kind or self.float_type
         dtype = np.float16 if kind == HALF else np.float32
-        return self.constant(array.astype(dtype), name if kind == self.float_type else f"{name}.fp32")
+        return self.constant(
+            array.astype(dtype), name if kind == self.float_type else f"{name}.fp32"
+        )
 
     # --- operators --------------------------------------------------------------------------------
 
     def op(
         self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any
     ) -> Any:
-        """Add a node; returns its output's name, or a tuple of them.
-
-        """
+        """Add a node; returns its output's name, or a tuple of them."""
         number = len(self._nodes)
         names = tuple(f"{kind}_{number}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs))
         self._nodes.append(
@@ -144,9 +144,7 @@ class Graph:
             self.floats(self.weight(f"{name}.{part}"), f"{name}.{part}", kind)
             for part in ("weight", "bias")
         )
-        return str(
-            self.op("LayerNormalization", value, scale, bias, axis=-1, epsilon=epsilon)
-        )
+        return str(self.op("LayerNormalization", value, scale, bias, axis=-1, epsilon=epsilon))
 
     def linear(self, value: str, *names: str, is_head: bool = False) -> str:
         """`x @ W.T + b` for the layers `names` side by side, quantised if the recipe says so.

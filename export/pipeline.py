@@ -145,7 +145,8 @@ class _Run:
         )
         padded = tokenizer.pad(tokenizer.ids(texts, truncate=True))
         made = {"pixel_values": processor(images), **padded}
-        return self.family.inputs(made)
+        inputs: dict[str, Arrays] = self.family.inputs(made)
+        return inputs
 
     def _ask_reference(self, texts: list[str], images: list[Image.Image]) -> None:
         self.say(f"verifying against PyTorch: {len(images)} pictures, {len(texts)} texts")
@@ -162,8 +163,8 @@ class _Run:
 
     def _say_unverified(self) -> None:
         self.say(
-            f"WARNING: {', '.join(self.missing)} not installed, so NOTHING is compared with PyTorch; "
-            "fp16 and int8 are compared with this export's own fp32 graph, and the manifest says so. "
+            f"WARNING: {', '.join(self.missing)} not installed: NOTHING is compared with PyTorch. "
+            "fp16 and int8 are compared with this export's own fp32 graph; the manifest says so. "
             'Install what verifies: pip install "vlrt[export]"'
         )
         with tempfile.TemporaryDirectory(dir=self.root.parent) as scratch:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,17 +34,18 @@ class TorchModel:
 
     def __init__(self, checkpoint: Checkpoint, task: str) -> None:
         import torch
+        import transformers
         from optimum.exporters.tasks import TasksManager
-        from transformers import AutoImageProcessor, AutoTokenizer
 
         chosen = TasksManager.get_model_class_for_task(
             task, framework="pt", model_type=checkpoint.model_type
         )
+        transformers.logging.disable_progress_bar()  # the export says itself how far it is
         self.model = chosen.from_pretrained(
             checkpoint.root, dtype=torch.float32, attn_implementation="eager"
         ).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.root)
-        self.image_processor = AutoImageProcessor.from_pretrained(checkpoint.root, backend="pil")
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.root)
+        self.image_processor: Any = _pil_processor(checkpoint)
 
     def preprocess(self, texts: list[str], images: list[Image.Image]) -> dict[str, NDArray[Any]]:
         """What transformers' own processors make of texts and pictures.
@@ -69,3 +69,13 @@ class TorchModel:
                 named = {k: torch.from_numpy(array[at : at + 8]) for k, array in inputs.items()}
                 parts.append(function(**named))
         return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def _pil_processor(checkpoint: Checkpoint) -> Any:
+    """The PIL image processor, under the name that this transformers has for it."""
+    import transformers
+
+    renamed = find_spec("transformers.image_processing_backends") is not None
+    kind = {"backend": "pil"} if renamed else {"use_fast": False}
+    auto: Any = transformers.AutoImageProcessor
+    return auto.from_pretrained(checkpoint.root, **kind)

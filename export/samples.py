@@ -28,7 +28,9 @@ def drawn_pictures(number: int = PICTURES, seed: int = 0) -> list[Image.Image]:
     """Drawn scenes of one to five objects, square, wide, tall and very wide."""
     return [
         draw_scene(
-            np.random.default_rng((seed, i)), size_wh=_SIZES_WH[i % len(_SIZES_WH)], n_objects=(1, 5)
+            np.random.default_rng((seed, i)),
+            size_wh=_SIZES_WH[i % len(_SIZES_WH)],
+            n_objects=(1, 5),
         ).image
         for i in range(number)
     ]

@@ -1,9 +1,9 @@
 """vlrt: vision-language models on ONNX Runtime, with no PyTorch where they run.
 
-    import vlrt
+import vlrt
 
-    clip = vlrt.load("clip-b32", precision="int8")
-    clip.classify("cat.jpg", ["a cat", "a dog"]).best
+clip = vlrt.load("clip-b32", precision="int8")
+clip.classify("cat.jpg", ["a cat", "a dog"]).best
 """
 
 from importlib.metadata import version

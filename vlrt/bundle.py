@@ -134,7 +134,8 @@ class Bundle:
         if component not in self.variants:
             there = ", ".join(sorted(self.variants)) or "none"
             raise BundleError(
-                f"{self.name} has no component {component!r} (onnx/{component}.onnx); it has: {there}"
+                f"{self.name} has no component {component!r} (onnx/{component}.onnx); "
+                f"it has: {there}"
             )
         if precision not in self.variants[component]:
             there = ", ".join(self.variants[component])
@@ -188,7 +189,9 @@ class Bundle:
             )
 
 
-def open_bundle(source: str | Path, *, revision: str | None = None, offline: bool = False) -> Bundle:
+def open_bundle(
+    source: str | Path, *, revision: str | None = None, offline: bool = False
+) -> Bundle:
     """Describe the bundle in a directory, or in a repository on the hub.
 
     Of a hub repository only the settings files are downloaded here; graphs follow in `fetch`.

@@ -39,11 +39,9 @@ def resolve(
             )
             names = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
             return root, Origin(repository, root.name, offline=True), names
-        info = huggingface_hub.HfApi().repo_info(repository, revision=revision)
+        info = huggingface_hub.HfApi().model_info(repository, revision=revision)
         root = Path(
-            huggingface_hub.snapshot_download(
-                repository, revision=info.sha, allow_patterns=wanted
-            )
+            huggingface_hub.snapshot_download(repository, revision=info.sha, allow_patterns=wanted)
         )
     except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
         raise BundleNotFoundError(
@@ -52,7 +50,9 @@ def resolve(
     except errors.RevisionNotFoundError as error:
         raise BundleNotFoundError(f"{repository} has no revision {revision!r}") from error
     except errors.LocalEntryNotFoundError as error:
-        where = "offline, and the hub's cache" if offline else "the hub is out of reach and its cache"
+        where = (
+            "offline, and the hub's cache" if offline else "the hub is out of reach and its cache"
+        )
         raise BundleNotFoundError(
             f"{repository!r} is no directory here; {where} does not hold it"
         ) from error
@@ -83,4 +83,6 @@ def download(origin: Origin, names: list[str]) -> None:
                 local_files_only=origin.offline,
             )
         except OSError as error:
-            raise BundleNotFoundError(f"cannot get {name} of {origin.repository}: {error}") from error
+            raise BundleNotFoundError(
+                f"cannot get {name} of {origin.repository}: {error}"
+            ) from error

@@ -88,7 +88,9 @@ def decode(
             `FAST_DECODE_MARGIN` times this many pixels along its shorter side.
     """
     if high_bit_depth not in HIGH_BIT_DEPTH:
-        raise OptionError(f"high_bit_depth is {high_bit_depth!r}; valid: {', '.join(HIGH_BIT_DEPTH)}")
+        raise OptionError(
+            f"high_bit_depth is {high_bit_depth!r}; valid: {', '.join(HIGH_BIT_DEPTH)}"
+        )
     if isinstance(source, np.ndarray):
         image = _from_array(source)
         return Decoded(image, (image.height, image.width))
@@ -110,7 +112,7 @@ def decode(
             target = shorter_side * FAST_DECODE_MARGIN
             image.draft(None, (target, target))
         rgb = _to_rgb(image, name, high_bit_depth).image
-        turned = image.getexif().get(ORIENTATION, 1) >= 5  # the four values that swap the sides
+        turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # those that swap the sides
         return Decoded(rgb, size_hw[::-1] if turned else size_hw)
 
 
@@ -126,16 +128,23 @@ def _open_source(source: Any) -> tuple[str, BinaryIO]:
                 "so fetch it first and pass the bytes"
             )
         path = Path(source)
-        if path.is_dir():
-            raise ImageError(f"{str(path)!r} is a directory, not a picture")
         try:
+            if path.is_dir():
+                raise ImageError(f"{str(path)!r} is a directory, not a picture")
             if path.stat().st_size == 0:
                 raise ImageError(f"{str(path)!r} is an empty file")
             return repr(str(path)), path.open("rb")
         except OSError as error:
-            raise ImageError(f"cannot read {str(path)!r}: {error.strerror}") from error
+            raise ImageError(f"cannot read {str(path)[:200]!r}: {error.strerror}") from error
+        except ValueError as error:  # a NUL or a lone surrogate in the name
+            if isinstance(error, ImageError):
+                raise
+            raise ImageError(f"cannot read {str(path)[:200]!r}: {error}") from error
     if hasattr(source, "read"):
-        data = source.read()
+        try:
+            data = source.read()
+        except (OSError, ValueError) as error:
+            raise ImageError(f"the file object cannot be read: {error}") from error
         if not isinstance(data, bytes):
             raise ImageError("the file object yields text; open it in binary mode")
         return _open_source(data)
@@ -179,7 +188,11 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.dtype != np.uint8:
         raise ImageError(
             f"an array of {array.dtype} is not a picture; valid: uint8, 0..255, [H, W, 3]"
-            + (" (multiply floats in 0..1 by 255, round and cast)" if array.dtype.kind == "f" else "")
+            + (
+                " (multiply floats in 0..1 by 255, round and cast)"
+                if array.dtype.kind == "f"
+                else ""
+            )
         )
     shape = array.shape
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
@@ -233,14 +246,18 @@ class ImageProcessor:
             crop = dict.fromkeys(("height", "width"), crop["shortest_edge"])
         levels = np.tile(np.arange(256, dtype=np.float64), (3, 1))
         if settings.get("do_rescale", True):
-            levels *= settings.get("rescale_factor", 1 / 255)
+            levels *= _number(settings, "rescale_factor", 1 / 255)
         table = levels.astype(np.float32)
         if settings.need("do_normalize"):
             mean, std = (_per_channel(settings, key) for key in ("image_mean", "image_std"))
+            if not std.all():
+                raise BundleError(
+                    f"{settings.file}: image_std is {settings['image_std']!r}, with a 0"
+                )
             table = (table - mean) / std
         return cls(
             size=size,
-            resample=int(settings.need("resample")) if size else 0,
+            resample=_resample(settings) if size else 0,
             crop_hw=(crop["height"], crop["width"]) if crop else None,
             table=table,
         )
@@ -256,7 +273,9 @@ class ImageProcessor:
             return self.crop_hw
         if self.size is not None and "height" in self.size:
             return self.size["height"], self.size["width"]
-        raise BundleError("preprocessor_config.json fixes no output size: no crop, no height, width")
+        raise BundleError(
+            "preprocessor_config.json fixes no output size: no crop, no height, width"
+        )
 
     @property
     def shorter_side(self) -> int:
@@ -290,7 +309,9 @@ class ImageProcessor:
         if self.crop_hw is not None:
             crop_h, crop_w = self.crop_hw
             top, left = (height - crop_h) // 2, (width - crop_w) // 2
-            image = image.crop((left, top, left + crop_w, top + crop_h))  # black outside, as HF pads
+            image = image.crop(
+                (left, top, left + crop_w, top + crop_h)
+            )  # black outside, as HF pads
         pixels = np.asarray(image)
         for channel in range(3):
             np.take(self.table[channel], pixels[..., channel], out=out[channel], mode="clip")
@@ -306,19 +327,43 @@ class ImageProcessor:
 def _size(settings: Settings, key: str) -> dict[str, int]:
     value = settings.need(key)
     if isinstance(value, int):
-        return {"shortest_edge": value}
-    if isinstance(value, list) and len(value) == 2:
-        return {"height": int(value[0]), "width": int(value[1])}
-    if isinstance(value, dict) and set(value) in ({"shortest_edge"}, {"height", "width"}):
-        return {name: int(number) for name, number in value.items()}
+        size = {"shortest_edge": value}
+    elif isinstance(value, list) and len(value) == 2:
+        size = dict(zip(("height", "width"), value, strict=True))
+    else:
+        size = value if isinstance(value, dict) else {}
+    if set(size) in ({"shortest_edge"}, {"height", "width"}) and all(
+        isinstance(pixels, int) and pixels > 0 for pixels in size.values()
+    ):
+        return size
     raise BundleError(
-        f"{settings.file}: {key} is {value!r}; valid: an integer, [height, width], "
+        f"{settings.file}: {key} is {value!r}; valid: a positive integer, [height, width], "
         '{"shortest_edge": n} or {"height": h, "width": w}'
     )
 
 
+def _resample(settings: Settings) -> int:
+    value = settings.need("resample")
+    try:
+        return int(Image.Resampling(value))
+    except ValueError:
+        valid = ", ".join(f"{filter_.value} ({filter_.name})" for filter_ in Image.Resampling)
+        raise BundleError(f"{settings.file}: resample is {value!r}; valid: {valid}") from None
+
+
+def _number(settings: Settings, key: str, default: float) -> float:
+    value = settings.get(key, default)
+    if not isinstance(value, int | float):
+        raise BundleError(f"{settings.file}: {key} is {value!r}, not a number")
+    return value
+
+
 def _per_channel(settings: Settings, key: str) -> NDArray[np.float32]:
-    value = np.asarray(settings.need(key), np.float32)
-    if value.shape not in ((), (3,)):
-        raise BundleError(f"{settings.file}: {key} is {settings[key]!r}; valid: 3 numbers, or one")
-    return np.broadcast_to(value, (3,))[:, None]
+    value = settings.need(key)
+    try:
+        numbers = np.asarray(value, np.float32)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape not in ((), (3,)):
+        raise BundleError(f"{settings.file}: {key} is {value!r}; valid: 3 numbers, or one")
+    return np.broadcast_to(numbers, (3,))[:, None]

@@ -21,7 +21,8 @@ def softmax(logits: Float) -> Float:
     if logits.shape[-1] == 0:
         return logits.astype(np.float32)
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    scores: Float = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return scores
 
 
 def l2_normalize(vectors: Float) -> Float:
@@ -34,7 +35,8 @@ def l2_normalize(vectors: Float) -> Float:
         float32 [..., D].
     """
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    unit: Float = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return unit
 
 
 def top_k(scores: Float, k: int | None = None) -> NDArray[np.intp]:
@@ -65,4 +67,5 @@ def cosine_similarity(a: Float, b: Float) -> Float:
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise OptionError(f"embeddings must be [N, D] and [M, D]; given {a.shape} and {b.shape}")
-    return np.clip(l2_normalize(a) @ l2_normalize(b).T, -1.0, 1.0)
+    cosines: Float = np.clip(l2_normalize(a) @ l2_normalize(b).T, -1.0, 1.0)
+    return cosines

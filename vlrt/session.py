@@ -1,4 +1,4 @@
-"""The only file that imports ONNX Runtime: providers, precision, threads, memory, running a graph."""
+"""The only file that imports ONNX Runtime: providers, precision, threads, memory, running."""
 
 import importlib
 import math
@@ -76,7 +76,9 @@ def engine() -> Any:
         if error.name != "onnxruntime":
             raise
         raise EngineMissingError from None
-    if not hasattr(module, "InferenceSession"):  # two builds uninstalled over each other leave a husk
+    if not hasattr(
+        module, "InferenceSession"
+    ):  # two builds uninstalled over each other leave a husk
         raise EngineMissingError
     return module
 
@@ -237,7 +239,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        options.log_severity_level = 3  # errors only; what matters is raised below
+        options.log_severity_level = 4  # errors are raised, with their text, and not printed too
         # Without an arena, a batch's memory goes back when it is done; with it, the process would
         # stay as large as the largest batch it ever saw.
         options.enable_cpu_mem_arena = False

@@ -105,7 +105,9 @@ def fill(templates: Sequence[str], label: str) -> list[str]:
         TextError: there is no template, or one does not have exactly one `{}`.
     """
     if isinstance(templates, str) or not templates:
-        raise TextError(f"templates must be a list of strings with one {{}} each: {templates!r:.60}")
+        raise TextError(
+            f"templates must be a list of strings with one {{}} each: {templates!r:.60}"
+        )
     for template in templates:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise TextError(f"a template must be a string with exactly one {{}}: {template!r:.60}")

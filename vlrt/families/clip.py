@@ -6,7 +6,7 @@ Agrees with `transformers/models/clip/modeling_clip.py` and with its
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class Model:
         """
         if self._logit_scale is None:
             raise BundleError(
-                f"{self._name} does not state its logit_scale, which classification needs; pass it: "
+                f"{self._name} does not state its logit_scale, which classification needs; pass "
                 'vlrt.load(..., values={"logit_scale": 100.0}), if that is the checkpoint\'s value'
             )
         return self._logit_scale
@@ -138,7 +138,8 @@ class Model:
                 f"{self._name} ({self._fingerprint})"
             )
         many = _is_list(images)
-        embeds = self.encode_images(images if many else [images], batch_size=batch_size)
+        batch = cast("Sequence[ImageInput]", images if many else [images])
+        embeds = self.encode_images(batch, batch_size=batch_size)
         logits = (embeds @ labels.embeds.T) * np.float32(self.logit_scale)
         scores = softmax(logits)
         found = [
@@ -194,7 +195,9 @@ class Model:
         order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
         length = self._text.input_shapes["input_ids"][1]  # None unless the graph fixes it
         parts = [
-            self._text.run(self.tokenizer.pad([ids[i] for i in order[at : at + _TEXT_BATCH]], length))
+            self._text.run(
+                self.tokenizer.pad([ids[i] for i in order[at : at + _TEXT_BATCH]], length)
+            )
             for at in range(0, len(order), _TEXT_BATCH)
         ]
         if not parts:
@@ -243,7 +246,7 @@ class Model:
 
         Yields:
             For each batch, an error or None for each of its pictures, and float32 [number of None,
-            D] for those that could be read.
+            D] for those that could be read ([0, 0] if none could).
         """
         if batch_size < 1:
             raise OptionError(f"batch_size is {batch_size}; valid: 1 or more")
@@ -254,6 +257,9 @@ class Model:
             workers=int(self.info["threads"]),
             fast=self.info["decode"] == "fast",
         ):
+            if not len(batch.pixel_values):  # not one of them could be read
+                yield batch.errors, np.empty((0, 0), np.float32)
+                continue
             embeds = self._vision.run({"pixel_values": batch.pixel_values})["image_embeds"]
             yield batch.errors, l2_normalize(embeds) if normalize else embeds
 
@@ -269,7 +275,7 @@ class Model:
         return cosine_similarity(embeds, embeds if others is None else self.encode_images(others))
 
 
-def _is_list(images: Any) -> TypeGuard[list[ImageInput] | tuple[ImageInput, ...]]:
+def _is_list(images: Any) -> bool:
     return isinstance(images, list | tuple)
 
 

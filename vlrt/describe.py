@@ -1,0 +1,63 @@
+"""A bundle in words, for `vlrt info`."""
+
+from collections.abc import Iterator
+
+from vlrt.bundle import Bundle, Settings
+from vlrt.errors import EngineMissingError, PrecisionError
+from vlrt.session import choose_precision, place
+
+
+def describe(bundle: Bundle) -> Iterator[str]:
+    """Lines: what it is, how it was proved, each variant, and what `auto` takes here."""
+    yield f"bundle      {bundle.name}"
+    yield f"family      {bundle.config.need('model_type')}"
+    yield f"precisions  {', '.join(bundle.precisions) or 'none that all components share'}"
+    if bundle.manifest is None:
+        yield "manifest    none: a foreign bundle; its files and its quality are not checked"
+    else:
+        yield from _proof(bundle.manifest)
+    for name, value in bundle.values.items():
+        yield f"{name:<11} {value:g}"
+    try:
+        placement = place()
+        chosen, why = choose_precision(bundle, tuple(bundle.variants), "auto", placement.kind)
+        yield f"here        {placement.provider}, {chosen} ({why})"
+    except (EngineMissingError, PrecisionError) as error:
+        yield f"here        {error}"
+    yield from _variants(bundle)
+
+
+def _proof(manifest: Settings) -> Iterator[str]:
+    source, verified = manifest.section("source"), manifest.section("verified")
+    origin = source.get("repository") or source.get("directory")
+    revision = f" at {source['revision']}" if source.get("revision") else ""
+    yield f"task        {manifest.need('task')}"
+    yield f"made from   {origin}{revision}, by vlrt {manifest.need('vlrt_version')}"
+    yield f"compared to {verified.need('against')}"
+    yield f"made on     {verified.section('machine').need('processor')}"
+    for precision, quality in manifest.section("quality").items():
+        agreement = quality["clear_top1_agreement"]
+        if agreement is not None:
+            yield (
+                f"{precision:<11} same best label as the reference in {agreement:.1%} of "
+                f"{quality['clear_pictures']} clear-cut pictures"
+            )
+    for precision, whys in manifest.section("refused").items():
+        yield f"{precision:<11} was refused: {'; '.join(whys)}"
+
+
+def _variants(bundle: Bundle) -> Iterator[str]:
+    yield f"{'component':<14} {'precision':<10} {'MB':>8} {'cosine':>9} {'max error':>10} {'ms':>8}"
+    for component, by_precision in bundle.variants.items():
+        for precision, files in by_precision.items():
+            row = f"{component:<14} {precision:<10} "
+            if bundle.manifest is None:
+                yield row + ", ".join(files)
+                continue
+            entry = bundle.manifest["components"][component]["variants"][precision]
+            size = sum(bundle.manifest["files"][file]["size"] for file in files)
+            parity, speed = entry["parity"], entry["speed"]
+            yield row + (
+                f"{size / 1e6:8.1f} {parity['min_cosine']:9.6f} {parity['max_abs_error']:10.1e} "
+                f"{speed['median_ms']:8.2f}"
+            )

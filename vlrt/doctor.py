@@ -1,0 +1,107 @@
+"""What this machine and this environment can run, and what to install for what they cannot."""
+
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from vlrt import demo
+from vlrt.errors import EngineMissingError, VlrtError
+from vlrt.session import CPU, Placement, Session, available_cpus, engine
+
+_BASE = ("numpy", "pillow", "tokenizers", "huggingface_hub")
+_EXTRAS = {"export": ("torch", "transformers", "optimum", "onnx", "safetensors")}
+_ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+# What decides which int8 and fp16 kernels ONNX Runtime has, as Linux names it.
+_CPU_FEATURES = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+    "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+
+
+def report() -> tuple[list[str], bool]:
+    """Lines to print, and whether everything that vlrt needs to run is there."""
+    lines = [
+        f"vlrt          {version('vlrt')}",
+        f"python        {platform.python_version()} at {sys.executable}",
+        f"system        {platform.platform()}",
+        f"processor     {_processor()}; this process may use {available_cpus()} CPUs",
+        f"cpu features  {' '.join(_cpu_features()) or 'unknown on this system'}",
+    ]
+    lines += [f"{name:<13} {_version(name) or 'MISSING'}" for name in _BASE]
+    engine_lines, healthy = _engine_lines()
+    return [*lines, *engine_lines, *_extra_lines()], healthy
+
+
+def _engine_lines() -> tuple[list[str], bool]:
+    installed = [name for name in _ENGINES if any(d.name.lower() == name for d in distributions())]
+    try:
+        ort = engine()
+    except EngineMissingError as error:
+        return [f"onnxruntime   MISSING: {error}"], False
+    lines = [f"onnxruntime   {ort.__version__} from {', '.join(installed) or 'an unknown package'}"]
+    healthy = True
+    if len(installed) > 1:
+        healthy = False
+        lines.append(
+            f"  PROBLEM: {' and '.join(installed)} overwrite each other; keep one: "
+            f"pip uninstall {' '.join(installed)}, then install one of them again"
+        )
+    for provider in ort.get_available_providers():
+        problem = _start(provider)
+        lines.append(
+            f"  {provider}: {'starts' if problem is None else 'DOES NOT START: ' + problem}"
+        )
+        healthy &= problem is None or provider != CPU
+    if "onnxruntime-gpu" not in installed:
+        lines.append('  for NVIDIA GPUs, replace it: pip uninstall onnxruntime; '
+                     'pip install "vlrt[gpu]"')  # fmt: skip
+    return lines, healthy
+
+
+def _start(provider: str) -> str | None:
+    """Load the smallest graph that comes with vlrt on a provider; None, or why it failed."""
+    graph = demo.smallest_graph()
+    try:
+        Session(graph, Placement(((provider, {}),), "doctor"), threads=1)
+    except VlrtError as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def _extra_lines() -> Iterator[str]:
+    for extra, packages in _EXTRAS.items():
+        absent = [name for name in packages if find_spec(name) is None]
+        if absent:
+            yield f'{extra:<13} not installed ({", ".join(absent)}): pip install "vlrt[{extra}]"'
+        else:
+            held = ", ".join(f"{name} {_version(name)}" for name in packages)
+            yield f"{extra:<13} {held}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpuinfo(key: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next(
+        (ln.partition(":")[2].strip() for ln in lines if ln.split(":")[0].strip() == key), ""
+    )
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> list[str]:
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
+    return [name for name in _CPU_FEATURES if name in flags]

@@ -1,0 +1,129 @@
+"""Embedding many pictures to a `.npy` file in bounded memory, losing none silently."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from vlrt.errors import ImageError, OptionError
+
+
+@dataclass
+class Written:
+    """What `write_vectors` did.
+
+    Attributes:
+        vectors: the `.npy` file, float32 [rows, D].
+        index: the JSON file beside it, with the path of each row and why others were skipped.
+        rows: paths in the order of the rows.
+        skipped: path -> why it could not be embedded.
+    """
+
+    vectors: Path
+    index: Path
+    rows: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def find_pictures(sources: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Files as given, and every picture below the directories given, in order of path.
+
+    In directories a file counts as a picture by its suffix, as Pillow knows them.
+
+    Returns:
+        The pictures, and the files in directories that are none.
+
+    Raises:
+        OptionError: there is no picture at all.
+        ImageError: a source does not exist.
+    """
+    Image.init()
+    suffixes = Image.registered_extensions()
+    pictures: list[Path] = []
+    others: list[Path] = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise ImageError(f"{str(source)!r} does not exist")
+        if not source.is_dir():
+            pictures.append(source)
+            continue
+        for path in sorted(p for p in source.rglob("*") if p.is_file()):
+            (pictures if path.suffix.lower() in suffixes else others).append(path)
+    if not pictures:
+        raise OptionError(f"there are no pictures in {', '.join(sources) or 'nothing'}")
+    return pictures, others
+
+
+def write_vectors(
+    model: Any,
+    pictures: Sequence[Path],
+    out: Path,
+    *,
+    batch_size: int = 16,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Written:
+    """Embed pictures and write them as they come, so that memory does not grow with their number.
+
+    The files appear under their names when all is done.
+
+    Args:
+        model: with `iter_image_embeds`, such as CLIP's.
+        pictures: paths.
+        out: where to write; the index goes beside it as `<stem>.json`.
+        batch_size: pictures in one run of the graph.
+        overwrite: replace files that are there.
+        progress: called with the number of pictures done since the last call.
+
+    Raises:
+        OptionError: `out` does not end in .npy, or a file is there already.
+        ImageError: not one of the pictures could be read.
+    """
+    written = Written(out, out.with_suffix(".json"))
+    if out.suffix != ".npy":
+        raise OptionError(f"the output is {str(out)!r}; it must end in .npy")
+    for path in (written.vectors, written.index):
+        if path.exists() and not overwrite:
+            raise OptionError(f"{path} already exists; choose another name, or pass --overwrite")
+    partial = out.with_suffix(".npy.partial")
+    paths = iter(pictures)
+    width = 0
+    try:
+        with partial.open("wb") as file:
+            for errors, embeds in model.iter_image_embeds(pictures, batch_size=batch_size):
+                for path, error in zip(_take(paths, len(errors)), errors, strict=True):
+                    if error is None:
+                        written.rows.append(str(path))
+                    else:
+                        written.skipped[str(path)] = str(error)
+                if len(embeds):
+                    if not width:
+                        width = embeds.shape[1]
+                        _write_header(file, (len(pictures), width))
+                    file.write(np.ascontiguousarray(embeds, np.float32).tobytes())
+                progress(len(errors))
+            if not written.rows:
+                first = next(iter(written.skipped.values()))
+                raise ImageError(f"none of {len(pictures)} pictures could be read; first: {first}")
+            file.seek(0)
+            _write_header(file, (len(written.rows), width))
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    index = {"model": model.info, "rows": written.rows, "skipped": written.skipped}
+    written.index.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def _take(paths: Iterator[Path], number: int) -> list[Path]:
+    return [next(paths) for _ in range(number)]
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """A .npy header; NumPy leaves room in it for the number of rows to change in place."""
+    description: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
