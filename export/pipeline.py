@@ -1,7 +1,6 @@
 """A checkpoint to a bundle: build every variant, prove it, write what passes."""
 
 import importlib
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlrt import __version__, bundle
+from vlrt.doctor import processor_name
 from vlrt.errors import ExportError, GateError, OptionError
 from vlrt.image import ImageProcessor
 from vlrt.load import import_family
@@ -151,7 +151,7 @@ class _Run:
     def _ask_reference(self, texts: list[str], images: list[Image.Image]) -> None:
         self.say(f"verifying against PyTorch: {len(images)} pictures, {len(texts)} texts")
         torch_model = self.family.Reference(self.checkpoint, self.family.TASK)
-        theirs = torch_model.preprocess(texts, images)
+        theirs = torch_model.process(images) | torch_model.tokenize(texts)
         for component, named in self.inputs.items():
             for name, array in named.items():
                 if not np.array_equal(theirs[name], array):
@@ -290,16 +290,6 @@ class _Run:
             "quality": self.quality,
             "refused": report.refused,
         }
-
-
-def processor_name() -> str:
-    """The processor as the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _check_target(out: Path, overwrite: bool) -> None:

@@ -1,8 +1,8 @@
 """A checkpoint in PyTorch and transformers, to compare graphs with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,22 +40,20 @@ class TorchModel:
         chosen = TasksManager.get_model_class_for_task(
             task, framework="pt", model_type=checkpoint.model_type
         )
-        transformers.logging.disable_progress_bar()  # the export says itself how far it is
+        cast("Any", transformers.logging).disable_progress_bar()  # the export says itself how far it is
         self.model = chosen.from_pretrained(
             checkpoint.root, dtype=torch.float32, attn_implementation="eager"
         ).eval()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.root)
         self.image_processor: Any = _pil_processor(checkpoint)
 
-    def preprocess(self, texts: list[str], images: list[Image.Image]) -> dict[str, NDArray[Any]]:
-        """What transformers' own processors make of texts and pictures.
+    def process(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
+        """What transformers' PIL image processor makes of pictures, by name."""
+        return dict(self.image_processor(images=list(images), return_tensors="np"))
 
-        Returns:
-            `pixel_values` of its PIL image processor, `input_ids` padded to the longest text, and
-            whatever else the two give, by name.
-        """
-        encoded = self.tokenizer(texts, padding=True, truncation=True, return_tensors="np")
-        return {**self.image_processor(images=images, return_tensors="np"), **encoded}
+    def tokenize(self, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """What transformers' tokenizer makes of texts, padded to the longest, by name."""
+        return dict(self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="np"))
 
     def outputs(
         self, inputs: Mapping[str, NDArray[Any]], function: Callable[..., dict[str, Any]]

@@ -217,7 +217,7 @@ def open_bundle(
     manifest = _read_manifest(root) if MANIFEST in names else None
     if manifest is not None:
         variants = _listed_variants(manifest)
-        values = {key: float(value) for key, value in manifest.section("values").items()}
+        values = _numbers(manifest.section("values"))
     else:
         variants, values = _found_variants(names), {}
     for by_precision in variants.values():
@@ -240,9 +240,8 @@ def open_bundle(
         values=values,
         origin=origin,
     )
-    if manifest is not None:
-        for name in SETTINGS_FILES:
-            bundle.verify(name)
+    for name in SETTINGS_FILES:
+        bundle.verify(name)
     return bundle
 
 
@@ -347,9 +346,23 @@ def _listed_variants(manifest: Settings) -> dict[str, dict[str, tuple[str, ...]]
     for component in components:
         listed = components.section(component).section("variants")
         variants[component] = {
-            precision: tuple(listed.section(precision).need("files")) for precision in listed
+            precision: _file_names(listed.section(precision)) for precision in listed
         }
     return variants
+
+
+def _file_names(variant: Settings) -> tuple[str, ...]:
+    names = variant.need("files")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise BundleError(f"{variant.file}: 'files' is {names!r:.60}, not a list of file names")
+    return tuple(names)
+
+
+def _numbers(settings: Settings) -> dict[str, float]:
+    for key, value in settings.items():
+        if not isinstance(value, int | float):
+            raise BundleError(f"{settings.file}: {key!r} is {value!r:.60}, not a number")
+    return {key: float(value) for key, value in settings.items()}
 
 
 def _found_variants(names: list[str]) -> dict[str, dict[str, tuple[str, ...]]]:

@@ -196,7 +196,7 @@ def _embed(args: argparse.Namespace) -> int:
 
     pictures, others = vectors.find_pictures(args.sources)
     if others:
-        print(f"{len(others)} files are no pictures by their suffix: left out", file=sys.stderr)
+        print(f"left out, no pictures by their suffix: {len(others)} files", file=sys.stderr)
     model = _load(args)
     bar = Progress(len(pictures))
     written = vectors.write_vectors(

@@ -27,7 +27,7 @@ def report() -> tuple[list[str], bool]:
         f"vlrt          {version('vlrt')}",
         f"python        {platform.python_version()} at {sys.executable}",
         f"system        {platform.platform()}",
-        f"processor     {_processor()}; this process may use {available_cpus()} CPUs",
+        f"processor     {processor_name()}; this process may use {available_cpus()} CPUs",
         f"cpu features  {' '.join(_cpu_features()) or 'unknown on this system'}",
     ]
     lines += [f"{name:<13} {_version(name) or 'MISSING'}" for name in _BASE]
@@ -98,7 +98,8 @@ def _cpuinfo(key: str) -> str:
     )
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor as the system names it."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 

@@ -7,6 +7,7 @@ both by about 1/255.
 
 import io
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,19 +128,7 @@ def _open_source(source: Any) -> tuple[str, BinaryIO]:
                 f"{source[:80]!r} is a URL; vlrt reads files, bytes, PIL images and arrays, "
                 "so fetch it first and pass the bytes"
             )
-        path = Path(source)
-        try:
-            if path.is_dir():
-                raise ImageError(f"{str(path)!r} is a directory, not a picture")
-            if path.stat().st_size == 0:
-                raise ImageError(f"{str(path)!r} is an empty file")
-            return repr(str(path)), path.open("rb")
-        except OSError as error:
-            raise ImageError(f"cannot read {str(path)[:200]!r}: {error.strerror}") from error
-        except ValueError as error:  # a NUL or a lone surrogate in the name
-            if isinstance(error, ImageError):
-                raise
-            raise ImageError(f"cannot read {str(path)[:200]!r}: {error}") from error
+        return _open_path(Path(source))
     if hasattr(source, "read"):
         try:
             data = source.read()
@@ -152,6 +141,23 @@ def _open_source(source: Any) -> tuple[str, BinaryIO]:
         f"a picture cannot be read from {type(source).__name__}; "
         "valid: path, bytes, binary file, PIL image, uint8 array [H, W, 3]"
     )
+
+
+def _open_path(path: Path) -> tuple[str, BinaryIO]:
+    name = f"{str(path)!r:.200}"
+    try:
+        status = path.stat()
+        file = None if stat.S_ISDIR(status.st_mode) else path.open("rb")
+    except OSError as error:
+        raise ImageError(f"cannot read {name}: {error.strerror}") from error
+    except ValueError as error:  # a name with a NUL or a lone surrogate
+        raise ImageError(f"cannot read {name}: {error}") from error
+    if file is None:
+        raise ImageError(f"{name} is a directory, not a picture")
+    if status.st_size == 0:
+        file.close()
+        raise ImageError(f"{name} is an empty file")
+    return name, file
 
 
 def _check_size(size_hw: tuple[int, int], name: str) -> None:
@@ -363,7 +369,7 @@ def _per_channel(settings: Settings, key: str) -> NDArray[np.float32]:
     try:
         numbers = np.asarray(value, np.float32)
     except (TypeError, ValueError):
-        numbers = np.empty(0)
+        numbers = np.empty(0, np.float32)
     if numbers.shape not in ((), (3,)):
         raise BundleError(f"{settings.file}: {key} is {value!r}; valid: 3 numbers, or one")
     return np.broadcast_to(numbers, (3,))[:, None]

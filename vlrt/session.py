@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlrt.bundle import Bundle
+from vlrt.bundle import SUFFIXES, Bundle
 from vlrt.errors import (
     BundleError,
     EngineMissingError,
@@ -152,7 +152,7 @@ def choose_precision(
     for component in components:
         if component not in bundle.variants:
             bundle.files(component, requested)  # raises, naming what is there
-    held = [p for p in bundle.precisions if all(p in bundle.variants[c] for c in components)]
+    held = [p for p in SUFFIXES if all(p in bundle.variants[c] for c in components)]
     if requested != "auto":
         if requested not in held:
             raise PrecisionError(
@@ -161,6 +161,8 @@ def choose_precision(
         return requested, "it was asked for"
     if not held:
         raise PrecisionError(f"{bundle.name} has no precision that all its components share")
+    if len(held) == 1:
+        return held[0], "auto: it is the only one held"
     speed = _measured_speed(bundle, kind)
     timed = [precision for precision in held if precision in speed]
     if len(timed) > 1:

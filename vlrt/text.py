@@ -32,8 +32,8 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         pad = settings.need("pad_token")
-        token = pad["content"] if isinstance(pad, dict) else pad
-        pad_id = self._tokenizer.token_to_id(token)
+        token = pad.get("content") if isinstance(pad, dict) else pad
+        pad_id = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
         if pad_id is None:
             raise BundleError(f"{settings.file}: pad_token {token!r} is not in {path.name}")
         self.pad_id: int = pad_id

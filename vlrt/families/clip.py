@@ -168,7 +168,8 @@ class Model:
             TextError: a text too long, or with a lone surrogate, or a template without one `{}`.
         """
         names = _checked_labels(labels)
-        filled = [prompts.fill(templates or ["{}"], name) for name in names]
+        templates = ["{}"] if templates is None else templates
+        filled = [prompts.fill(templates, name) for name in names]
         embeds = self.encode_texts([text for row in filled for text in row], truncate=truncate)
         mean = embeds.reshape(len(names), -1, embeds.shape[1]).mean(axis=1)
         return LabelSet(names, l2_normalize(mean), self._fingerprint)

@@ -1,0 +1,68 @@
+"""Installed size of fresh virtual environments.
+
+Counted are the apparent sizes of all files in site-packages, compiled bytecode included, as pip
+leaves them; pip and setuptools themselves are not counted.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from .common import ROOT
+
+NOT_COUNTED = ("pip", "setuptools")
+TORCH = ("torch==2.13.0", "transformers", "pillow")
+_NOT_SOURCE = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")
+
+
+def measure_environments() -> dict[str, Any]:
+    """Build both environments in a temporary directory and weigh them.
+
+    Returns:
+        For "vlrt" and "transformers": requirements, bytes, and bytes by package, largest first.
+    """
+    with tempfile.TemporaryDirectory(prefix="vlrt-environments-") as scratch:
+        # A copy, because building in place would leave its traces in the checkout.
+        source = shutil.copytree(ROOT, Path(scratch, "source"), ignore=_NOT_SOURCE)
+        found = {
+            "vlrt": _measure(Path(scratch, "vlrt"), [f"{source}[cpu]"]),
+            "transformers": _measure(Path(scratch, "transformers"), TORCH),
+        }
+    found["vlrt"]["requirements"] = [".[cpu]"]
+    return found
+
+
+def _measure(root: Path, requirements: Sequence[str]) -> dict[str, Any]:
+    print(f"installing {' '.join(requirements)} in {root}", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(root)], check=True)
+    pip = [str(root / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, *requirements], check=True)
+    (site,) = root.glob("lib/python*/site-packages")
+    by_package: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    for package in distributions(path=[str(site)]):
+        name = package.metadata["Name"]
+        paths = [Path(os.path.abspath(site / file)) for file in package.files or []]  # noqa: PTH100
+        by_package[name] = sum(
+            path.stat().st_size for path in paths if path.is_relative_to(site) and path.is_file()
+        )
+        versions[name] = package.version
+    if any(name.startswith("nvidia") for name in versions):
+        raise SystemExit(
+            "pip took a CUDA build of torch; point it at a CPU build for a fair comparison: "
+            "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
+        )
+    everything = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
+    left_out = sum(by_package.pop(name, 0) for name in NOT_COUNTED)
+    return {
+        "requirements": list(requirements),
+        "bytes": everything - left_out,
+        "packages": dict(sorted(by_package.items(), key=lambda item: -item[1])),
+        "versions": versions,
+    }

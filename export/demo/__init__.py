@@ -1,0 +1,1 @@
+"""Drawn scenes with exact descriptions, and small models trained on them."""

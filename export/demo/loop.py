@@ -1,0 +1,183 @@
+"""A resumable training loop, shared by the model families."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimiser settings and the rhythm of a run, all counted in steps."""
+
+    steps: int
+    rate: float = 1e-3
+    warm_up: int = 200
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    log_every: int = 250
+    save_every: int = 250
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went; `seconds` counts training before an interruption too."""
+
+    steps: int
+    seconds: float
+    loss: float
+
+
+def rate_at(schedule: Schedule, step: int) -> float:
+    """Learning rate: a linear warm-up, then half a cosine down to a hundredth of the peak."""
+    if step < schedule.warm_up:
+        return schedule.rate * (step + 1) / schedule.warm_up
+    done = (step - schedule.warm_up) / max(schedule.steps - schedule.warm_up, 1)
+    return schedule.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
+
+
+def optimiser_for(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW that decays matrices only: neither biases and norms nor scalars."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98))
+
+
+def _end_with_parent() -> None:
+    """Make this worker process end when its parent does, however that ends."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def prefetched(make: Callable[[int], T], start: int, stop: int, ahead: int = 6) -> Iterator[T]:
+    """`make(step)` for every step, in order, made ahead of time by a worker process."""
+    # "spawn", because a fork of a process that runs torch's threads can hang.
+    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for step in range(start, stop):
+                while len(waiting) < ahead and step + len(waiting) < stop:
+                    waiting.append(pool.submit(make, step + len(waiting)))
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint in one move: an interruption leaves the previous one intact."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def load_state(path: Path, steps: int) -> dict[str, Any]:
+    """Read the checkpoint of a run of `steps` steps."""
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    if state["steps"] != steps:
+        raise ValueError(
+            f"{path} is of a run of {state['steps']} steps, not {steps}: "
+            "give the same --steps, another --work, or --no-resume"
+        )
+    return state
+
+
+def _update(
+    model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, norm: float
+) -> float:
+    """One optimiser step down the gradient of the loss; returns the loss."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), norm)
+    optimiser.step()
+    return float(loss.detach())
+
+
+def train(
+    model: nn.Module,
+    make: Callable[[int], T],
+    loss_of: Callable[[T], Tensor],
+    report: Callable[[], str],
+    *,
+    schedule: Schedule,
+    work: Path,
+    resume: bool = True,
+) -> Outcome:
+    """Train a model in place.
+
+    make: a picklable function that makes the batch of a step, run in a worker process.
+    loss_of: the scalar loss of a batch.
+    report: a line about the model's quality, logged every `log_every` steps.
+    work: a folder for the checkpoint; a run found there goes on unless `resume` is off.
+    """
+    optimiser = optimiser_for(model, schedule)
+    checkpoint = work / "checkpoint.pt"
+    start, before, recent = 0, 0.0, math.nan
+    if resume and checkpoint.exists():
+        state = load_state(checkpoint, schedule.steps)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["rng"])
+        start, before, recent = state["step"], state["seconds"], state["loss"]
+        log.info("resumed at step %d from %s", start, checkpoint)
+    began = time.monotonic()
+    bar = tqdm(total=schedule.steps, initial=start, desc="training", mininterval=5)
+    with logging_redirect_tqdm(), bar:
+        model.train()
+        for done, batch in enumerate(prefetched(make, start, schedule.steps), start + 1):
+            rate = rate_at(schedule, done - 1)
+            loss = _update(model, optimiser, loss_of(batch), rate, schedule.clip_norm)
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {done}")
+            recent = loss if math.isnan(recent) else 0.98 * recent + 0.02 * loss
+            bar.update()
+            seconds = before + time.monotonic() - began
+            last = done == schedule.steps
+            if last or done % schedule.log_every == 0:
+                model.eval()
+                log.info("step %d, %.0f s, loss %.4f; %s", done, seconds, recent, report())
+                model.train()
+            if last or done % schedule.save_every == 0:
+                state = {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "rng": torch.get_rng_state(),
+                    "step": done,
+                    "steps": schedule.steps,
+                    "seconds": seconds,
+                    "loss": recent,
+                }
+                save_state(checkpoint, state)
+    model.eval()
+    return Outcome(schedule.steps, before + time.monotonic() - began, recent)

@@ -1,0 +1,56 @@
+"""Draws the pictures that come with vlrt: `python -m export.demo.pictures -o DIRECTORY`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .backgrounds import BACKGROUNDS
+from .captions import label
+from .scenes import ALL_PAIRS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, draw_scene
+
+_SEED = 20
+_SIDE = 320
+_QUALITY = 92
+
+
+def draw_classification(out: Path) -> None:
+    """JPEGs of one object each, half of them pairs never seen in training, and `clip.json`.
+
+    Every colour and every shape occurs once, and every size and background.
+    """
+    rng = np.random.default_rng(_SEED)
+    held_out = HELD_OUT_PAIRS[::2]
+    rest = HELD_OUT_PAIRS[1::2]  # their colours with each other's shapes are pairs of training
+    seen = [(colour, rest[i - 1][1]) for i, (colour, _) in enumerate(rest)]
+    pictures = []
+    for number, pair in enumerate([*seen, *held_out]):
+        scene = draw_scene(
+            rng,
+            size_wh=(_SIDE, _SIDE),
+            pairs=[pair],
+            sizes=[list(SIZES)[number % len(SIZES)]],
+            backgrounds=[BACKGROUNDS[number % len(BACKGROUNDS)]],
+        )
+        name = f"shape-{number + 1}.jpg"
+        scene.image.save(out / name, quality=_QUALITY)
+        pictures.append({"file": name, "truth": label(pair), "in_training": pair in SEEN_PAIRS})
+    described = {"labels": [label(pair) for pair in ALL_PAIRS], "pictures": pictures}
+    (out / "clip.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="export.demo.pictures", description=__doc__)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="directory to draw into")
+    out: Path = parser.parse_args(arguments).out
+    out.mkdir(parents=True, exist_ok=True)
+    draw_classification(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Trains the demonstration models: `python -m export.demo.train clip -o OUT`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .clip import evaluate_folder, train_clip
+from .evaluate import format_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: a command per model family, and `evaluate`."""
+    parser = argparse.ArgumentParser(prog="export.demo.train", description=__doc__)
+    families = parser.add_subparsers(dest="family", required=True)
+
+    clip = families.add_parser("clip", help="train the picture and text encoders of a small CLIP")
+    clip.add_argument("-o", "--out", type=Path, required=True, help="folder for the trained model")
+    clip.add_argument("--steps", type=_positive, default=4500, help="default: %(default)s")
+    clip.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    clip.add_argument("--threads", type=_positive, default=2, help="default: %(default)s")
+    clip.add_argument(
+        "--work", type=Path, help="folder for the checkpoint of the run (default: OUT.work)"
+    )
+    clip.add_argument(
+        "--no-resume",
+        dest="resume",
+        action="store_false",
+        help="start anew even if the work folder holds a checkpoint",
+    )
+
+    score = families.add_parser("evaluate", help="print the accuracy of a trained CLIP")
+    score.add_argument("model", type=Path, help="folder of the trained model")
+    score.add_argument(
+        "--per-pair", type=_positive, default=25, help="pictures a pair (default: %(default)s)"
+    )
+    score.add_argument("--seed", type=int, default=4321, help="default: %(default)s")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if options.family == "evaluate":
+        if not (options.model / "config.json").is_file():
+            print(f"error: {options.model} holds no trained model", file=sys.stderr)
+            return 1
+        table = evaluate_folder(options.model, per_pair=options.per_pair, seed=options.seed)
+        print(format_table(table))
+        return 0
+    torch.set_num_threads(options.threads)
+    work = options.work or options.out.with_name(options.out.name + ".work")
+    try:
+        record = train_clip(
+            options.out,
+            steps=options.steps,
+            seed=options.seed,
+            work=work,
+            resume=options.resume,
+        )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{record['steps']} steps in {record['seconds']:.0f} s; saved to {options.out}")
+    print(format_table(record["accuracy"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

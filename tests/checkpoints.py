@@ -1,0 +1,199 @@
+"""A tiny CLIP checkpoint in the hub's layout, written without torch: seeded weights, real files."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORDS = ("a", "photo", "of", "the", "red", "green", "blue", "circle", "square", "cat", "dog")
+MERGES = [("t", "h"), ("th", "e</w>"), ("o", "f</w>"), ("p", "h"), ("r", "e"), ("re", "d</w>"),
+          ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]  # fmt: skip
+# As in transformers' CLIPTokenizer, which is the reference for the real vocabulary.
+PATTERN = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+MAX_TOKENS = 16
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["CLIPModel"],
+    "model_type": "clip",
+    "projection_dim": 24,
+    "logit_scale_init_value": 2.6592,
+    "text_config": {
+        "model_type": "clip_text_model",
+        "hidden_act": "quick_gelu",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": MAX_TOKENS,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "projection_dim": 24,
+    },
+    "vision_config": {
+        "model_type": "clip_vision_model",
+        "hidden_act": "quick_gelu",
+        "hidden_size": 40,
+        "image_size": 32,
+        "intermediate_size": 64,
+        "layer_norm_eps": 1e-5,
+        "num_attention_heads": 2,
+        "num_channels": 3,
+        "num_hidden_layers": 2,
+        "patch_size": 8,
+        "projection_dim": 24,
+    },
+}
+PREPROCESSOR: dict[str, Any] = {
+    "crop_size": {"height": 32, "width": 32},
+    "do_center_crop": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_processor_type": "CLIPImageProcessor",
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "size": {"shortest_edge": 32},
+}
+
+
+def tokenizer_files(root: Path) -> dict[str, int]:
+    """Write tokenizer.json and tokenizer_config.json; returns the vocabulary."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merged = [left + right for left, right in MERGES]
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *merged, START, END]
+    vocabulary = {token: position for position, token in enumerate(tokens)}
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, MERGES, end_of_word_suffix="</w>", unk_token=END,
+                   continuing_subword_prefix="")
+    )  # fmt: skip
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (END, vocabulary[END]), (START, vocabulary[START]), False, False
+    )
+    tokenizer.add_special_tokens([START, END])
+    tokenizer.save(str(root / "tokenizer.json"))
+    settings = {
+        "bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END,
+        "model_max_length": MAX_TOKENS, "tokenizer_class": "CLIPTokenizer",
+    }  # fmt: skip
+    write_json(root / "tokenizer_config.json", settings)
+    return vocabulary
+
+
+def weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
+    """Seeded tensors under transformers' names, scaled so that every layer matters."""
+    rng = np.random.default_rng(seed)
+    made: dict[str, np.ndarray] = {"logit_scale": np.array(2.6592, np.float32)}
+
+    def normal(name: str, *shape: int, std: float) -> None:
+        made[name] = rng.normal(0, std, shape).astype(np.float32)
+
+    def linear(name: str, rows: int, columns: int) -> None:
+        normal(f"{name}.weight", rows, columns, std=columns**-0.5)
+        normal(f"{name}.bias", rows, std=0.05)
+
+    def norm(name: str, width: int) -> None:
+        normal(f"{name}.weight", width, std=0.1)
+        made[f"{name}.weight"] += 1
+        normal(f"{name}.bias", width, std=0.05)
+
+    for prefix, tower in (("text_model", "text_config"), ("vision_model", "vision_config")):
+        settings = config[tower]
+        width, hidden = settings["hidden_size"], settings["intermediate_size"]
+        for number in range(settings["num_hidden_layers"]):
+            layer = f"{prefix}.encoder.layers.{number}"
+            norm(f"{layer}.layer_norm1", width)
+            norm(f"{layer}.layer_norm2", width)
+            for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                linear(f"{layer}.self_attn.{part}", width, width)
+            linear(f"{layer}.mlp.fc1", hidden, width)
+            linear(f"{layer}.mlp.fc2", width, hidden)
+    text, vision = config["text_config"], config["vision_config"]
+    width, prefix = text["hidden_size"], "text_model"
+    normal(f"{prefix}.embeddings.token_embedding.weight", text["vocab_size"], width, std=0.5)
+    positions = text["max_position_embeddings"]
+    normal(f"{prefix}.embeddings.position_embedding.weight", positions, width, std=0.2)
+    norm(f"{prefix}.final_layer_norm", width)
+    normal("text_projection.weight", config["projection_dim"], width, std=width**-0.5)
+    width, prefix = vision["hidden_size"], "vision_model"
+    patch, channels = vision["patch_size"], vision["num_channels"]
+    fan_in = channels * patch**2
+    normal(f"{prefix}.embeddings.patch_embedding.weight", width, channels, patch, patch,
+           std=fan_in**-0.5)  # fmt: skip
+    normal(f"{prefix}.embeddings.class_embedding", width, std=0.5)
+    positions = (vision["image_size"] // patch) ** 2 + 1
+    normal(f"{prefix}.embeddings.position_embedding.weight", positions, width, std=0.2)
+    norm(f"{prefix}.pre_layrnorm", width)
+    norm(f"{prefix}.post_layernorm", width)
+    normal("visual_projection.weight", config["projection_dim"], width, std=width**-0.5)
+    return made
+
+
+def write_checkpoint(
+    root: Path,
+    *,
+    wrong_eos: bool = False,
+    seed: int = 0,
+    text: Mapping[str, Any] | None = None,
+    vision: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a tiny CLIP checkpoint.
+
+    Args:
+        root: a directory, made if needed.
+        wrong_eos: say eos_token_id=2, as openai's own files do; otherwise the tokenizer's id.
+        seed: of the weights.
+        text, vision: changes to the towers' settings.
+    """
+    from safetensors.numpy import save_file
+
+    root.mkdir(parents=True, exist_ok=True)
+    vocabulary = tokenizer_files(root)
+    config = copy.deepcopy(CONFIG)
+    config["text_config"] |= {
+        "vocab_size": len(vocabulary),
+        "bos_token_id": 0 if wrong_eos else vocabulary[START],
+        "eos_token_id": 2 if wrong_eos else vocabulary[END],
+        "pad_token_id": 1 if wrong_eos else vocabulary[END],
+        **(text or {}),
+    }
+    config["vision_config"] |= vision or {}
+    write_json(root / "config.json", config)
+    size = config["vision_config"]["image_size"]
+    sizes = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    write_json(root / "preprocessor_config.json", PREPROCESSOR | sizes)
+    save_file(weights(config, seed), root / "model.safetensors", metadata={"format": "pt"})
+    return root
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content."""
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file."""
+    path.write_text(json.dumps(content, indent=2))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file; None removes one."""
+    content = read_json(path) | changes
+    write_json(path, {key: value for key, value in content.items() if value is not None})

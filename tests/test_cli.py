@@ -1,0 +1,169 @@
+"""The command line, run in this process on the bundle that comes with vlrt."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vlrt
+from vlrt import cli, demo
+
+BUNDLE = str(demo.bundle("clip"))
+PICTURES = demo.ROOT / "pictures"
+RING = str(PICTURES / "shape-6.jpg")
+LABELS = "a yellow ring,a blue cross,a red square"
+
+
+def test_demo_prints_scores_provider_precision_and_times_and_draws_the_result(tmp_path, capsys):
+    assert cli.main(["demo", "-o", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "CPUExecutionProvider, int8" in printed
+    assert "WRONG" not in printed
+    assert " ms, 64 labels " in printed
+    with Image.open(tmp_path / "vlrt-demo-clip.png") as picture:
+        assert picture.width > 1000
+
+
+def test_classify_prints_the_best_label_first(capsys):
+    assert cli.main(["classify", RING, "--labels", LABELS, "--model", BUNDLE]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.split(maxsplit=1)[1] == "a yellow ring"
+
+
+def test_classify_as_json_gives_what_the_library_gives(capsys):
+    assert cli.main(["classify", RING, "--labels", LABELS, "--model", BUNDLE, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    result = vlrt.load(BUNDLE).classify(RING, LABELS.split(","))
+    assert printed == {"image": RING, **result.to_dict()}
+
+
+def test_classify_with_templates_from_a_file_and_by_name(tmp_path, capsys):
+    file = tmp_path / "templates.txt"
+    file.write_text("a picture of {}\n\na drawing of {}\n")
+    for templates in (str(file), "imagenet"):
+        arguments = ["classify", RING, "--labels", LABELS, "--model", BUNDLE]
+        assert cli.main([*arguments, "--templates", templates, "--truncate"]) == 0
+    assert capsys.readouterr().out.count("a yellow ring") == 2
+
+
+def test_classify_goes_on_after_a_bad_picture_and_fails_at_the_end(tmp_path, capsys):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    arguments = ["classify", str(bad), RING, "--labels", LABELS, "--model", BUNDLE]
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr()
+    assert "bad.jpg" in said.err
+    assert "a yellow ring" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["classify", RING, "--model", BUNDLE], "--labels"),
+        (["classify", RING, "--model", BUNDLE, "--labels", ""], "label 0 is empty"),
+        (["classify", RING, "--model", BUNDLE, "--labels", "a,,b"], "label 1 is empty"),
+        (["classify", RING, "--model", BUNDLE, "--labels-file", "none.txt"], "none.txt"),
+        (["classify", RING, "--model", BUNDLE, "--labels", "a", "--templates", "no"], "imagenet"),
+        (["classify", RING, "--model", "no/such dir", "--labels", "a"], "no/such dir"),
+        (["classify", RING, "--model", BUNDLE, "--labels", "a", "--precision", "q4"], "int8"),
+        (["classify", RING, "--model", BUNDLE, "--labels", "a", "--device", "tpu"], "cuda"),
+        (["classify", RING, "--model", BUNDLE, "--labels", "a", "--decode", "bad"], "fast"),
+        (["embed", "nowhere", "-o", "v.npy", "--model", BUNDLE], "nowhere"),
+        (["info", str(PICTURES)], "vlrt export"),
+    ],
+)
+def test_a_mistake_is_named_and_fails_without_a_traceback(arguments, said, capsys):
+    assert cli.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.startswith("vlrt: ")
+    assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nonsense"], ["classify"], ["classify", RING, "--model", BUNDLE, "--top-k", "0"],
+     ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "logit_scale"]],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_embed_writes_a_row_a_picture_and_their_paths(tmp_path):
+    out = tmp_path / "vectors.npy"
+    assert cli.main(["embed", str(PICTURES), "-o", str(out), "--model", BUNDLE]) == 0
+    index = json.loads(out.with_suffix(".json").read_text())
+    vectors = np.load(out)
+    assert vectors.dtype == np.float32
+    assert index["rows"] == [str(path) for path in sorted(PICTURES.glob("*.jpg"))]
+    assert index["skipped"] == {}
+    # All eight are one batch for both: dynamic int8 scales depend on the batch.
+    np.testing.assert_array_equal(vectors, vlrt.load(BUNDLE).encode_images(index["rows"]))
+
+
+def test_embed_skips_a_bad_file_says_so_and_fails_at_the_end(tmp_path, capsys):
+    for number in range(5):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"broken")
+    (tmp_path / "notes.txt").write_text("not a picture by its suffix")
+    out = tmp_path / "v.npy"
+    arguments = ["embed", str(tmp_path), "-o", str(out), "--model", BUNDLE, "--batch-size", "2"]
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "1.png" in said
+    assert "no pictures by their suffix: 1 files" in said
+    assert len(np.load(out)) == 4
+    index = json.loads(out.with_suffix(".json").read_text())
+    assert list(index["skipped"]) == [str(tmp_path / "1.png")]
+    assert [row[-5:] for row in index["rows"]] == ["0.png", "2.png", "3.png", "4.png"]
+
+
+def test_embed_with_nothing_readable_leaves_no_file(tmp_path, capsys):
+    (tmp_path / "1.png").write_bytes(b"broken")
+    assert cli.main(["embed", str(tmp_path), "-o", str(tmp_path / "v.npy"), "--model", BUNDLE]) == 1
+    assert "none of 1 pictures" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
+
+
+def test_embed_overwrites_only_when_told(tmp_path, capsys):
+    out = tmp_path / "v.npy"
+    out.write_bytes(b"mine")
+    arguments = ["embed", RING, "-o", str(out), "--model", BUNDLE]
+    assert cli.main(arguments) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == b"mine"
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert np.load(out).shape[0] == 1
+
+
+def test_info_tells_how_a_bundle_was_proved(capsys):
+    assert cli.main(["info", BUNDLE]) == 0
+    printed = capsys.readouterr().out
+    for said in ("clip", "int8", "PyTorch fp32", "vision_model", "logit_scale"):
+        assert said in printed
+    assert cli.main(["info", BUNDLE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["family"] == "clip"
+
+
+def test_doctor_names_versions_and_the_providers_that_start(capsys):
+    assert cli.main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert f"vlrt          {vlrt.__version__}" in printed
+    assert "CPUExecutionProvider: starts" in printed
+
+
+def test_a_verb_of_an_absent_extra_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(cli._FORWARDED, "export", ("a_package_that_is_not_there", "export"))
+    assert cli.main(["export", "x", "-o", "y"]) == 1
+    assert 'pip install "vlrt[export]"' in capsys.readouterr().err
+
+
+def test_version_is_the_package_s(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == f"vlrt {vlrt.__version__}"
