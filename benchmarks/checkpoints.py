@@ -45,7 +45,7 @@ def _make_checkpoint(snapshot: Path, out: Path) -> None:
     model = CLIPModel(CLIPConfig.from_pretrained(snapshot))
     with torch.no_grad():
         model.logit_scale.fill_(math.log(100))  # the value of all published checkpoints
-    # The vocabulary as it is: transformers reads vocab.json and merges.txt faster than tokenizer.json.
+    # vocab.json and merges.txt stay as they are: transformers reads a tokenizer.json more slowly.
     for path in snapshot.iterdir():
         shutil.copyfile(path, out / path.name)
     model.save_pretrained(out)  # last: its weights say that the checkpoint is complete

@@ -113,8 +113,8 @@ def place(device: str = "auto", providers: Sequence[str] | None = None) -> Place
         return Placement(((CPU, {}),), "auto: this ONNX Runtime is built without CUDA")
     if device == "cpu":
         return Placement(((CPU, {}),), "device='cpu' was given")
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index or "0").isdecimal():
+    kind, colon, index = device.partition(":")
+    if kind != "cuda" or (colon and not index.isdecimal()):
         raise OptionError(f"device is {device!r}; valid: auto, cpu, cuda, cuda:0, cuda:1, ...")
     _need_providers([CUDA], available)
     options = {"device_id": int(index or 0)}
