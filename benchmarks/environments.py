@@ -41,7 +41,7 @@ def measure_environments() -> dict[str, Any]:
 def _measure(root: Path, requirements: Sequence[str]) -> dict[str, Any]:
     print(f"installing {' '.join(requirements)} in {root}", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(root)], check=True)
-    pip = [str(root / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    pip = [str(root / "bin" / "python"), "-m", "pip", "install", "-qq"]
     subprocess.run([*pip, *requirements], check=True)
     (site,) = root.glob("lib/python*/site-packages")
     by_package: dict[str, int] = {}

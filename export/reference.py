@@ -40,7 +40,9 @@ class TorchModel:
         chosen = TasksManager.get_model_class_for_task(
             task, framework="pt", model_type=checkpoint.model_type
         )
-        cast("Any", transformers.logging).disable_progress_bar()  # the export says itself how far it is
+        cast(
+            "Any", transformers.logging
+        ).disable_progress_bar()  # the export says itself how far it is
         self.model = chosen.from_pretrained(
             checkpoint.root, dtype=torch.float32, attn_implementation="eager"
         ).eval()

@@ -6,8 +6,6 @@ clip = vlrt.load("clip-b32", precision="int8")
 clip.classify("cat.jpg", ["a cat", "a dog"]).best
 """
 
-from importlib.metadata import version
-
 from vlrt import errors
 from vlrt.errors import VlrtError
 from vlrt.image import load_image
@@ -15,8 +13,6 @@ from vlrt.load import load
 from vlrt.ops import cosine_similarity
 from vlrt.results import Classification, LabelSet
 from vlrt.templates import IMAGENET_TEMPLATES
-
-__version__ = version("vlrt")
 
 __all__ = [
     "IMAGENET_TEMPLATES",
@@ -29,3 +25,12 @@ __all__ = [
     "load",
     "load_image",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, read when it is asked for: reading metadata costs every start 25 ms."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vlrt")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

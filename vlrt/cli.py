@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vlrt", description="Vision-language models on ONNX Runtime, without PyTorch."
     )
-    parser.add_argument("--version", action="version", version=f"vlrt {vlrt.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     verb = _verb(verbs, "demo", _demo, "run the small models that come with vlrt, offline")
@@ -115,6 +115,14 @@ def _add_model_options(verb: argparse.ArgumentParser) -> None:
         "--value", action="append", type=_value, default=[], metavar="NAME=NUMBER",
         help="a number that a foreign bundle does not state: logit_scale=100",
     )  # fmt: skip
+
+
+class _Version(argparse.Action):
+    """argparse's own action wants the version at every start; reading it takes time."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"vlrt {vlrt.__version__}")
+        parser.exit()
 
 
 def _count(text: str) -> int:

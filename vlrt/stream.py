@@ -2,15 +2,22 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.errors import ImageError
 from vlrt.image import ImageInput, ImageProcessor, decode
+
+if TYPE_CHECKING:
+    # Imported when there is more than one picture to read: a first single answer comes sooner.
+    from concurrent.futures import Future
+
+_Pending: TypeAlias = (
+    "tuple[list[ImageInput], NDArray[np.float32], list[Future[ImageError | None]]]"
+)
 
 
 class Batch(NamedTuple):
@@ -44,70 +51,51 @@ def read_batches(
         sources: pictures, as `vlrt.load_image` takes them; consumed lazily.
         processor: makes the pixels.
         batch_size: pictures in each batch but the last.
-        workers: decode threads; with 1 or fewer sources than 2, none are started.
+        workers: decode threads; none are started for a single picture.
         fast: let JPEGs be decoded at a reduced size.
     """
     side = processor.shorter_side if fast else None
 
-    def read(source: ImageInput, slot: NDArray[np.float32]) -> None:
-        processor.into(decode(source, shorter_side=side).image, slot)
+    def read(source: ImageInput, slot: NDArray[np.float32]) -> ImageError | None:
+        try:
+            processor.into(decode(source, shorter_side=side).image, slot)
+        except ImageError as error:
+            return error
+        return None
 
     chunks = _chunks(sources, batch_size)
-    first = next(chunks, None)
-    if first is None:
+    first = next(chunks, [])
+    if not first:
         return
-    if len(first) == 1:  # a thread pool would cost more than it saves
-        yield _batch(first, processor, lambda source, slot: _done(read, source, slot))()
-        first = next(chunks, None)
-        if first is None:
-            return
+    if len(first) == 1 < batch_size:  # then there is no more, and a thread costs more than it saves
+        pixels = np.empty((1, 3, *processor.output_hw), np.float32)
+        yield _batch(first, pixels, [read(first[0], pixels[0])])
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(workers, thread_name_prefix="vlrt-decode") as pool:
-        ahead: deque[Callable[[], Batch]] = deque()
+        ahead: deque[_Pending] = deque()
         for chunk in itertools.chain([first], chunks):
-            ahead.append(_batch(chunk, processor, lambda s, slot: pool.submit(read, s, slot)))
+            pixels = np.empty((len(chunk), 3, *processor.output_hw), np.float32)
+            futures = [pool.submit(read, *pair) for pair in zip(chunk, pixels, strict=True)]
+            ahead.append((chunk, pixels, futures))
             if len(ahead) == 2:
-                yield ahead.popleft()()
+                yield _finished(ahead.popleft())
         while ahead:
-            yield ahead.popleft()()
+            yield _finished(ahead.popleft())
+
+
+def _finished(pending: _Pending) -> Batch:
+    chunk, pixels, futures = pending
+    return _batch(chunk, pixels, [future.result() for future in futures])
 
 
 def _batch(
-    chunk: list[ImageInput],
-    processor: ImageProcessor,
-    submit: Callable[[ImageInput, NDArray[np.float32]], "Future[None]"],
-) -> Callable[[], Batch]:
-    """Start reading a chunk; the returned function waits for it."""
-    pixels = np.empty((len(chunk), 3, *processor.output_hw), np.float32)
-    futures = [submit(source, slot) for source, slot in zip(chunk, pixels, strict=True)]
-
-    def wait() -> Batch:
-        errors: list[ImageError | None] = []
-        for future in futures:
-            error = future.exception()
-            if error is not None and not isinstance(error, ImageError):
-                raise error
-            errors.append(error)
-        if any(errors):
-            return Batch(chunk, errors, pixels[[error is None for error in errors]])
-        return Batch(chunk, errors, pixels)
-
-    return wait
-
-
-def _done(
-    read: Callable[[ImageInput, NDArray[np.float32]], None],
-    source: ImageInput,
-    slot: NDArray[np.float32],
-) -> "Future[None]":
-    """Read in this thread, wrapped as what a pool would return."""
-    future: Future[None] = Future()
-    try:
-        read(source, slot)
-    except ImageError as error:
-        future.set_exception(error)
-    else:
-        future.set_result(None)
-    return future
+    chunk: list[ImageInput], pixels: NDArray[np.float32], errors: list[ImageError | None]
+) -> Batch:
+    if any(errors):
+        pixels = pixels[[error is None for error in errors]]
+    return Batch(chunk, errors, pixels)
 
 
 def _chunks(sources: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
