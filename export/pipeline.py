@@ -28,8 +28,8 @@ from .checkpoint import Checkpoint, open_checkpoint
 from .graph import Graph
 from .precision import FP16_LIMIT, PRECISIONS, Recipe
 
-# From this size on, weights go into a file of their own, which ONNX Runtime maps instead of copying:
-# the graph loads faster and peaks lower. (A protobuf also ends at 2 GiB.) Smaller ones stay one file.
+# From this size on, weights go into a file of their own, which ONNX Runtime maps instead of
+# copying: the graph loads faster and peaks lower. (A protobuf also ends at 2 GiB.)
 EXTERNAL_DATA_BYTES = 16_000_000
 
 Arrays = dict[str, NDArray[Any]]
@@ -321,4 +321,5 @@ def _save(model: onnx.ModelProto, path: Path) -> list[str]:
         return [path.name]
     data = f"{path.name}_data"
     onnx.save_model(model, path, save_as_external_data=True, location=data)
+    path.with_name(data).chmod(path.stat().st_mode)  # onnx makes it readable by its owner alone
     return [path.name, data]

@@ -1,0 +1,143 @@
+"""Reading ahead: order, errors, laziness, and bounded memory."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pictures import encoded, picture
+
+from vlrt import stream
+from vlrt.bundle import Settings
+from vlrt.errors import ImageError
+from vlrt.image import ImageProcessor, decode
+from vlrt.stream import read_batches
+
+PROCESSOR = ImageProcessor.from_settings(
+    Settings(
+        "preprocessor_config.json",
+        {
+            "do_resize": False,
+            "do_center_crop": True,
+            "crop_size": 4,
+            "do_rescale": False,
+            "do_normalize": False,
+        },
+    )
+)
+BAD = b"this is no picture"
+
+
+def plain(level):
+    return np.full((4, 4, 3), level, np.uint8)
+
+
+def read(sources, *, batch_size=3, workers=2, **options):
+    return read_batches(sources, PROCESSOR, batch_size=batch_size, workers=workers, **options)
+
+
+def levels(batches):
+    return [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixel_values]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 6, 7, 20])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_order_is_kept_in_full_batches(number, batch_size, workers):
+    sources = [plain(n) for n in range(number)]
+    batches = list(read(iter(sources), batch_size=batch_size, workers=workers))
+    assert levels(batches) == list(range(number))
+    assert [len(batch.sources) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    assert len(batches) == -(-number // batch_size)
+    assert all(batch.pixel_values.shape[1:] == (3, 4, 4) for batch in batches)
+
+
+@given(st.lists(st.booleans(), max_size=12), st.integers(1, 5))
+def test_an_error_takes_the_place_of_its_picture_and_of_no_other(good, batch_size):
+    sources = [plain(n) if ok else BAD for n, ok in enumerate(good)]
+    batches = list(read(sources, batch_size=batch_size))
+    errors = [error for batch in batches for error in batch.errors]
+    assert [error is None for error in errors] == good
+    assert all(isinstance(error, ImageError) for error in errors if error is not None)
+    assert levels(batches) == [n for n, ok in enumerate(good) if ok]
+    assert [source for batch in batches for source in batch.sources] == sources
+
+
+def test_sources_are_taken_two_batches_ahead_and_no_further():
+    taken = []
+
+    def sources():
+        for n in range(30):
+            taken.append(n)
+            yield plain(n)
+
+    batches = read(sources(), batch_size=3)
+    assert taken == []
+    for number, batch in enumerate(batches, start=1):
+        assert levels([batch]) == [3 * number - 3, 3 * number - 2, 3 * number - 1]
+        assert len(taken) <= 3 * (number + 1)
+    assert len(taken) == 30
+
+
+def test_a_reader_that_stops_early_leaves_the_rest_and_its_threads_end():
+    taken = []
+    batches = read((taken.append(n) or plain(n) for n in range(30)), batch_size=3)
+    next(batches)
+    batches.close()
+    assert len(taken) <= 6
+    assert not [t for t in threading.enumerate() if t.name.startswith("vlrt-decode")]
+
+
+@pytest.mark.parametrize(("number", "threaded"), [(1, False), (2, True), (9, True)])
+def test_one_picture_is_read_without_any_thread(monkeypatch, number, threaded):
+    names = set()
+
+    def spy(source, **options):
+        names.add(threading.current_thread().name)
+        return decode(source, **options)
+
+    monkeypatch.setattr(stream, "decode", spy)
+    assert levels(read([plain(n) for n in range(number)])) == list(range(number))
+    assert (threading.main_thread().name in names) != threaded
+
+
+def test_one_bad_picture_is_reported():
+    (batch,) = read([BAD])
+    assert isinstance(batch.errors[0], ImageError)
+    assert batch.pixel_values.shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_an_error_that_is_not_the_pictures_is_raised(monkeypatch, number):
+    def fail(*_, **__):
+        raise MemoryError("no room for a picture")
+
+    monkeypatch.setattr(stream, "decode", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        list(read([plain(n) for n in range(number)]))
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_an_error_of_the_source_itself_is_raised(at):
+    def sources():
+        yield from (plain(n) for n in range(at))
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(read(sources()))
+
+
+def test_fast_decoding_reaches_the_decoder(monkeypatch):
+    sizes = []
+
+    def spy(source, **options):
+        decoded = decode(source, **options)
+        sizes.append(decoded.image.size)
+        return decoded
+
+    monkeypatch.setattr(stream, "decode", spy)
+    file = encoded(picture("RGB", (64, 64)), "JPEG")
+    for fast in (False, True):
+        list(read([file, file], fast=fast))
+    assert sizes == [(64, 64), (64, 64), (8, 8), (8, 8)]
