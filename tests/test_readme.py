@@ -1,0 +1,72 @@
+"""Every block of the README runs as it stands.
+
+A folder stands in for the hub: `openai/clip-vit-base-patch32` is the demonstration checkpoint. The
+two install commands are not run here, but by `.ci/run` and by this very test run.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vlrt import demo
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(
+    r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+)
+SHELL = [text for kind, text in BLOCKS if kind == "sh" and not text.startswith("pip install")]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+INSTALL = [text for kind, text in BLOCKS if kind == "sh" and text.startswith("pip install")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder as the README's reader has it, after the README's own export command."""
+    pytest.importorskip("transformers", reason="the README's export is proved against PyTorch")
+    root = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "tests/data/clip-shapes", root / "openai/clip-vit-base-patch32")
+    pictures = sorted((demo.ROOT / "pictures").glob("*.jpg"))
+    (root / "photos").mkdir()
+    shutil.copy(pictures[0], root / "photo.jpg")
+    shutil.copy(pictures[1], root / "photos/second.jpg")
+    run(next(text for text in SHELL if text.startswith("vlrt export")), root)
+    return root
+
+
+def run(text, root):
+    vlrt = Path(sys.executable).with_name("vlrt")
+    script = re.sub(r"^vlrt ", f"{vlrt} ", text, flags=re.MULTILINE)
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_block_is_of_a_kind_that_is_known():
+    assert {kind for kind, _ in BLOCKS} == {"sh", "python", "text"}
+
+
+def test_the_first_two_commands_install_and_run():
+    assert INSTALL == ['pip install ".[cpu]" && vlrt demo\n', 'pip install ".[dev]" && pytest\n']
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("text", [text for text in SHELL if not text.startswith("vlrt export")])
+def test_shell_blocks_run(text, workplace):
+    run(text, workplace)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("text", PYTHON)
+def test_python_blocks_run(text, workplace):
+    run(f"{sys.executable} -W error - <<'PYTHON'\n{text}PYTHON\n", workplace)
+
+
+def test_links_and_pictures_are_there():
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
