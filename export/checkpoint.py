@@ -15,7 +15,24 @@ from numpy.typing import NDArray
 
 from vlrt.errors import ExportError, ExtraMissingError
 
-_WANTED = ["*.json", "*.txt", "*.safetensors", "pytorch_model*.bin"]
+_WANTED = ["*.json", "*.txt", "*.safetensors"]
+_OLDER_WEIGHTS = ["pytorch_model*.bin"]
+
+
+class _Stated(dict[str, Any]):
+    """A configuration of which only what it states is known."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(
+            (key, _Stated(value) if isinstance(value, dict) else value)
+            for key, value in values.items()
+        )
+
+    def __missing__(self, key: str) -> Any:
+        raise ExportError(
+            f"config.json has no {key!r}; transformers knows what that means, and is not "
+            'installed: pip install "vlrt[export]"'
+        )
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,7 @@ class Checkpoint:
         """`config.json`, with what it leaves unsaid filled in by transformers where installed."""
         raw = self.json("config.json")
         if find_spec("transformers") is None:
-            return raw
+            return _Stated(raw)
         from transformers import AutoConfig
 
         return dict(AutoConfig.from_pretrained(self.root).to_dict())
@@ -77,7 +94,10 @@ class Checkpoint:
             if (self.root / name).is_file():
                 return [self.root / name]
             if (self.root / f"{name}.index.json").is_file():
-                shards = sorted(set(self.json(f"{name}.index.json")["weight_map"].values()))
+                weight_map = self.json(f"{name}.index.json").get("weight_map")
+                if not isinstance(weight_map, dict) or not weight_map:
+                    raise ExportError(f"{self.name}: {name}.index.json has no weight_map")
+                shards = sorted({str(shard) for shard in weight_map.values()})
                 for shard in shards:
                     if Path(shard).name != shard or not (self.root / shard).is_file():
                         raise ExportError(f"{self.name}: {name}.index.json names {shard!r}, "
@@ -160,18 +180,20 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
             raise ExportError(f"{source} is a directory; --revision is for the hub only")
         return Checkpoint(source, Path(source))
     import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        names = huggingface_hub.HfApi().list_repo_files(source, revision=revision)
-        # Many repositories hold the weights in both forms; one is enough.
-        skip = ["pytorch_model*"] if any(n.endswith(".safetensors") for n in names) else []
-        root = Path(
+    def fetch(patterns: list[str]) -> Path:
+        return Path(
             huggingface_hub.snapshot_download(
-                source, revision=revision, allow_patterns=_WANTED, ignore_patterns=["*/*", *skip]
+                source, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]
             )
         )
-    except (OSError, HFValidationError) as error:
+
+    try:
+        root = fetch(_WANTED)
+        # Many repositories hold the weights in both forms; one is enough.
+        if not any(root.glob("*.safetensors")):
+            root = fetch(_OLDER_WEIGHTS)
+    except Exception as error:  # its transport's own, of other types in each of its versions
         raise ExportError(
             f"{source!r} is neither a directory here nor a repository to be had: {error}"
         ) from error
@@ -210,7 +232,7 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
     except Exception as error:
         raise ExportError(f"{path} cannot be read safely: {error}") from error
     return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
         for name, tensor in state.items()
         if isinstance(tensor, torch.Tensor)
     }

@@ -43,7 +43,7 @@ class Graph:
         self.weights = weights
         self.recipe = recipe
         self.float_type = HALF if recipe.precision == "fp16" else FLOAT
-        self.layers: dict[str, str] = {}  # linear layer -> its output
+        self.layers: dict[str, tuple[str, str]] = {}  # linear layer -> its input and its output
         self._types: dict[str, int] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -188,7 +188,7 @@ class Graph:
             )
             if bias is not None:
                 result = self.op("Add", result, self.floats(bias, f"{name}.bias", kind))
-        self.layers[name] = result
+        self.layers[name] = (value, result)
         return str(result)
 
     def embedding(self, ids: str, name: str) -> str:
@@ -289,14 +289,18 @@ class Graph:
 
         Args:
             producer: who made it, for the file.
-            taps: also output what every linear layer gives, under the layer's name.
+            taps: also output the largest magnitude that every linear layer takes and gives, as
+                `in:` and `out:` and the layer's name. Scalars: the values themselves are gigabytes.
         """
         outputs = list(self._outputs)
         nodes = list(self._nodes)
         if taps:
-            for layer, value in self.layers.items():
-                nodes.append(helper.make_node("Identity", [value], [f"tap:{layer}"]))
-                outputs.append(helper.make_tensor_value_info(f"tap:{layer}", FLOAT, None))
+            for layer, values in self.layers.items():
+                for end, value in zip(("in", "out"), values, strict=True):
+                    tap = f"{end}:{layer}"
+                    nodes.append(helper.make_node("Abs", [value], [f"{tap}:abs"]))
+                    nodes.append(helper.make_node("ReduceMax", [f"{tap}:abs"], [tap], keepdims=0))
+                    outputs.append(helper.make_tensor_value_info(tap, FLOAT, []))
         graph = helper.make_graph(
             nodes, "vlrt", self._inputs, outputs, list(self._constants.values())
         )

@@ -21,7 +21,7 @@ from vlrt.errors import ExportError, GateError, OptionError
 from vlrt.image import ImageProcessor
 from vlrt.load import import_family
 from vlrt.session import Session, available_cpus, engine, place
-from vlrt.text import Tokenizer
+from vlrt.text import Tokenizer, token_limit
 
 from . import reference, samples, verify
 from .checkpoint import Checkpoint, open_checkpoint
@@ -141,9 +141,8 @@ class _Run:
             bundle.read_settings(self.root, "preprocessor_config.json")
         )
         settings = bundle.read_settings(self.root, "tokenizer_config.json")
-        tokenizer = Tokenizer(
-            self.root / "tokenizer.json", settings, int(settings.need("model_max_length"))
-        )
+        limit = token_limit(settings, bundle.read_settings(self.root, "config.json"))
+        tokenizer = Tokenizer(self.root / "tokenizer.json", settings, limit)
         padded = tokenizer.pad(tokenizer.ids(texts, truncate=True))
         made = {"pixel_values": processor(images), **padded}
         inputs: dict[str, Arrays] = self.family.inputs(made)
@@ -234,7 +233,12 @@ class _Run:
         return whys
 
     def _recipe(self, component: str, precision: str) -> Recipe:
-        """The plain recipe, or for fp16 one that leaves alone what would overflow."""
+        """The plain recipe, or for fp16 one that leaves alone what would overflow.
+
+        What a layer takes counts as well as what it gives: the CPU computes fp16 in fp32 and would
+        not show it, but on a GPU a layer overflows on an input that the layer before it, left in
+        fp32, may well give.
+        """
         recipe = Recipe(precision)
         if precision != "fp16":
             return recipe
@@ -242,8 +246,11 @@ class _Run:
             path = Path(scratch) / "taps.onnx"
             _save(self._build(component, Recipe("fp32")).model(_producer(), taps=True), path)
             outputs = self._open(path).run(self.inputs[component])
-        taps = {name[4:]: array for name, array in outputs.items() if name.startswith("tap:")}
-        loud = frozenset(name for name, array in taps.items() if np.abs(array).max() > FP16_LIMIT)
+        loud = frozenset(
+            layer
+            for end, colon, layer in (name.partition(":") for name in outputs)
+            if colon and outputs[f"{end}:{layer}"] > FP16_LIMIT
+        )
         if loud:
             self.say(f"  {component}: left in fp32, near fp16's limit: {', '.join(sorted(loud))}")
         return recipe.keeping(loud)

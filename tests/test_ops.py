@@ -110,3 +110,7 @@ def test_a_row_of_zeros_is_like_nothing():
 def test_embeddings_of_other_shapes_are_refused_with_both(a, b):
     with pytest.raises(OptionError, match=r"given \(.*\) and \("):
         cosine_similarity(np.zeros(a, np.float32), np.zeros(b, np.float32))
+
+
+def test_nan_is_not_taken_for_a_vector_of_zeros():
+    assert np.isnan(l2_normalize(array([[np.nan, 1.0], [1.0, 0.0]]))[0]).all()

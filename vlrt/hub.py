@@ -6,7 +6,7 @@ Its own environment variables hold: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HU
 from pathlib import Path
 
 from vlrt.bundle import MANIFEST, SETTINGS_FILES, Origin
-from vlrt.errors import BundleError, BundleNotFoundError
+from vlrt.errors import BundleNotFoundError
 
 
 def resolve(
@@ -39,10 +39,12 @@ def resolve(
             )
             names = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
             return root, Origin(repository, root.name, offline=True), names
-        info = huggingface_hub.HfApi().model_info(repository, revision=revision)
+        # By the name that was asked for, so that the cache learns which commit it stands for: it is
+        # what offline mode goes by. All else is by that commit.
         root = Path(
-            huggingface_hub.snapshot_download(repository, revision=info.sha, allow_patterns=wanted)
+            huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=wanted)
         )
+        info = huggingface_hub.HfApi().model_info(repository, revision=root.name)
     except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
         raise BundleNotFoundError(
             f"{repository!r} is neither a directory here nor a repository that the hub shows you"
@@ -56,14 +58,13 @@ def resolve(
         raise BundleNotFoundError(
             f"{repository!r} is no directory here; {where} does not hold it"
         ) from error
-    except (OSError, errors.HfHubHTTPError) as error:
+    except Exception as error:  # its transport's own, of other types in each of its versions
         raise BundleNotFoundError(
-            f"{repository!r} is no directory here, and the hub cannot be asked for it: {error}"
+            f"{repository!r} is no directory here, and the hub cannot be asked for it: {error}; "
+            "what its cache holds loads with offline=True"
         ) from error
-    if info.sha is None:
-        raise BundleError(f"the hub names no commit for {repository}")
     names = [sibling.rfilename for sibling in info.siblings or []]
-    return root, Origin(repository, info.sha, offline=False), names
+    return root, Origin(repository, root.name, offline=False), names
 
 
 def download(origin: Origin, names: list[str]) -> None:
@@ -82,7 +83,7 @@ def download(origin: Origin, names: list[str]) -> None:
                 revision=origin.revision,
                 local_files_only=origin.offline,
             )
-        except OSError as error:
+        except Exception as error:  # as above
             raise BundleNotFoundError(
                 f"cannot get {name} of {origin.repository}: {error}"
             ) from error

@@ -26,7 +26,7 @@ def softmax(logits: Float) -> Float:
 
 
 def l2_normalize(vectors: Float) -> Float:
-    """Scale each vector along the last axis to length 1; a zero vector stays zero.
+    """Scale each vector along the last axis to length 1; zeros stay zero, and NaN stays NaN.
 
     Args:
         vectors: float32 [..., D].
@@ -35,7 +35,7 @@ def l2_normalize(vectors: Float) -> Float:
         float32 [..., D].
     """
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit: Float = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    unit: Float = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths != 0)
     return unit
 
 

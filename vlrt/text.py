@@ -88,6 +88,22 @@ class Tokenizer:
         return {"input_ids": input_ids, "attention_mask": mask}
 
 
+def token_limit(tokenizer: Settings, config: Settings) -> int:
+    """The most tokens that a text model takes, specials included.
+
+    It is what the tokenizer states, but no more than the positions that the model has: a tokenizer
+    that was saved without a length states 10**30.
+
+    Raises:
+        BundleError: the tokenizer states none.
+    """
+    stated = tokenizer.need("model_max_length")
+    if not isinstance(stated, int | float) or stated < 1:
+        raise BundleError(f"{tokenizer.file}: model_max_length is {stated!r}, not a number")
+    positions = (config.get("text_config") or {}).get("max_position_embeddings")
+    return int(stated if positions is None else min(stated, positions))
+
+
 def _check(text: Any, position: int) -> None:
     if not isinstance(text, str):
         raise TextError(f"text {position} is a {type(text).__name__}, not a string: {text!r:.60}")

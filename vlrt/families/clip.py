@@ -19,7 +19,7 @@ from vlrt.ops import cosine_similarity, l2_normalize, softmax
 from vlrt.results import Classification, LabelSet
 from vlrt.session import Runner
 from vlrt.stream import read_batches
-from vlrt.text import Tokenizer
+from vlrt.text import Tokenizer, token_limit
 
 COMPONENTS = ("vision_model", "text_model")
 TASK = "zero-shot-image-classification"
@@ -58,7 +58,7 @@ class Model:
         self.tokenizer = Tokenizer(
             bundle.root / "tokenizer.json",
             bundle.tokenizer,
-            max_length=int(bundle.tokenizer.need("model_max_length")),
+            max_length=token_limit(bundle.tokenizer, bundle.config),
         )
         self._vision, self._text = (sessions[component] for component in COMPONENTS)
         self._logit_scale = values.get(
