@@ -270,6 +270,21 @@ def test_a_checkpoint_is_exported_from_the_hub(hub, run, tiny_checkpoint, tmp_pa
     assert hub.log == []
 
 
+@pytest.mark.torch
+def test_a_checkpoint_of_older_weights_is_exported_from_the_hub(
+    hub, run, tiny_checkpoint, tmp_path
+):
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    root = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    torch.save(safetensors.load_file(root / "model.safetensors"), root / "pytorch_model.bin")
+    (root / "model.safetensors").unlink()
+    hub.add("org/checkpoint", root)
+    done = export(run, hub)
+    assert done.returncode == 0, done.stderr
+    assert set(hub.files_sent()) == {*SETTINGS_FILES, "pytorch_model.bin"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"), [(("--revision", "no-such"), "no-such"), ((), "org/checkpoint")]
 )

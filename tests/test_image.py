@@ -217,6 +217,13 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
         load_image(bomb + PNG[33:])
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # Pillow's own
+def test_the_limit_is_on_the_size_that_a_file_states_however_small_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200 * 100 - 1)
+    with pytest.raises(ImageError, match="200x100 is 20000 pixels"):
+        decode(JPEG, shorter_side=5)
+
+
 @pytest.mark.parametrize("value", ["", "round", None])
 def test_an_unknown_high_bit_depth_names_the_valid_ones(value):
     with pytest.raises(OptionError, match="clip, scale"):

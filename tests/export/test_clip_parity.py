@@ -146,6 +146,7 @@ def held(case):
     return sorted(read_json(case.bundle / "vlrt.json")["quality"])
 
 
+@pytest.mark.full
 def test_a_full_size_checkpoint_agrees_with_transformers(case):
     model = vlrt.load(case.bundle, precision="fp32", device="cpu")
     ids = model.tokenizer.pad(model.tokenizer.ids(TEXTS, truncate=True))["input_ids"]
@@ -166,6 +167,7 @@ def test_a_full_size_checkpoint_agrees_with_transformers(case):
     assert np.abs(scores - case.probabilities).max() <= PROBABILITY_ABS["fp32"]
 
 
+@pytest.mark.full
 def test_smaller_precisions_stay_within_their_gates(case):
     for precision in set(held(case)) - {"fp32"}:
         model = vlrt.load(case.bundle, precision=precision, device="cpu")
@@ -177,6 +179,7 @@ def test_smaller_precisions_stay_within_their_gates(case):
             assert cosines.min() >= EMBED_COSINE[precision], precision
 
 
+@pytest.mark.full
 def test_every_precision_asked_for_was_written(case, request):
     asked = FULL_SIZE[request.node.callspec.params["case"]][1]
     assert held(case) == sorted(asked)
@@ -209,7 +212,10 @@ def tiny_case(request, tmp_path_factory):
         made = clip.build(Checkpoint("tiny", root), component, Recipe("fp32")).model("test")
         (root / f"{component}.onnx").write_bytes(made.SerializeToString())
         runners[component] = Session(root / f"{component}.onnx", place("cpu"), threads=1)
-    return model, runners
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # handing such small work to others takes longer than doing it
+    yield model, runners
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import edit_json, read_json, write_checkpoint, write_json
 from pictures import encoded, picture
 from tolerances import EMBED_ABS, EMBED_COSINE
+from without import run_without
 
 import vlrt
 from vlrt.bundle import MANIFEST, SETTINGS_FILES, file_sha256, graph_file
@@ -571,37 +572,9 @@ def test_a_graph_that_computes_something_else_is_refused(monkeypatch, tmp_path, 
         export(checkpoint, tmp_path / "out")
 
 
-WITHOUT = """
-import sys
-
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "transformers", "optimum"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-sys.meta_path.insert(0, Absent())
-
-import importlib.util
-
-real = importlib.util.find_spec
-hidden = lambda name, package=None: None if name in {"torch", "transformers", "optimum"} else real(
-    name, package
-)
-importlib.util.find_spec = hidden
-
-from vlrt_export.__main__ import main
-
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def run_without_torch(*arguments):
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    script = "from vlrt_export.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    return run_without(("torch", "transformers", "optimum"), script, *arguments)
 
 
 def test_without_pytorch_it_exports_and_says_that_nothing_was_proved(tmp_path, checkpoint):
