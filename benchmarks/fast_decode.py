@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import vlrt
-from vlrt.image import ImageProcessor, decode
+from vlrt.image import decode
+from vlrt.processor import ImageProcessor
 from vlrt_export.demo.scenes import draw_scene
 
 from .common import add_options, conditions, markdown, positive, print_conditions, write_json

@@ -18,8 +18,9 @@ from PIL import Image
 from vlrt import __version__, bundle
 from vlrt.doctor import processor_name
 from vlrt.errors import ExportError, GateError, OptionError
-from vlrt.image import ImageProcessor
+from vlrt.files import read_settings
 from vlrt.load import import_family
+from vlrt.processor import ImageProcessor
 from vlrt.session import Session, available_cpus, engine, place
 from vlrt.text import Tokenizer, token_limit
 
@@ -138,10 +139,10 @@ class _Run:
     def _inputs(self, texts: list[str], images: list[Image.Image]) -> dict[str, Arrays]:
         """What the runtime's own preprocessing makes of the samples, for each component."""
         processor = ImageProcessor.from_settings(
-            bundle.read_settings(self.root, "preprocessor_config.json")
+            read_settings(self.root, "preprocessor_config.json")
         )
-        settings = bundle.read_settings(self.root, "tokenizer_config.json")
-        limit = token_limit(settings, bundle.read_settings(self.root, "config.json"))
+        settings = read_settings(self.root, "tokenizer_config.json")
+        limit = token_limit(settings, read_settings(self.root, "config.json"))
         tokenizer = Tokenizer(self.root / "tokenizer.json", settings, limit)
         padded = tokenizer.pad(tokenizer.ids(texts, truncate=True))
         made = {"pixel_values": processor(images), **padded}

@@ -27,11 +27,6 @@ settings.register_profile(
 settings.load_profile("vlrt")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the tests that take minutes: `pytest -m "not full"` leaves them out."""
-    config.addinivalue_line("markers", "full: exports checkpoints of full size; takes minutes")
-
-
 def pytest_report_header() -> list[str]:
     """Versions and providers."""
     from importlib.metadata import PackageNotFoundError, version

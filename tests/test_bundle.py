@@ -129,7 +129,7 @@ def test_the_manifest_lists_the_variants(tiny_bundle):
 def test_the_fingerprint_is_the_weights_own(tiny_bundle, tiny_checkpoint, own_bundle):
     bundle = open_bundle(tiny_bundle)
     assert bundle.fingerprint == open_bundle(own_bundle).fingerprint
-    from vlrt.bundle import file_sha256
+    from vlrt.files import file_sha256
 
     assert bundle.fingerprint == file_sha256(tiny_checkpoint / "model.safetensors")
 

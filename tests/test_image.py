@@ -12,9 +12,10 @@ from pictures import FILES, ORIENTATION, encoded, noise, picture, rotated_jpeg
 from PIL import Image
 
 import vlrt
-from vlrt.bundle import Settings
 from vlrt.errors import BundleError, ImageError, OptionError
-from vlrt.image import FAST_DECODE_MARGIN, ImageProcessor, decode, load_image
+from vlrt.files import Settings
+from vlrt.image import FAST_DECODE_MARGIN, decode, load_image
+from vlrt.processor import ImageProcessor
 
 PNG = encoded(picture())
 JPEG = encoded(picture("RGB", (200, 100)), "JPEG")

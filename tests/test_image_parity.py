@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pictures import FILES, encoded, noise, picture
 from PIL import Image, ImageOps
 
-from vlrt.bundle import Settings
-from vlrt.image import ImageProcessor, decode, load_image
+from vlrt.files import Settings
+from vlrt.image import decode, load_image
+from vlrt.processor import ImageProcessor
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.torch

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from pictures import encoded, picture
 
 from vlrt import stream
-from vlrt.bundle import Settings
 from vlrt.errors import ImageError
-from vlrt.image import ImageProcessor, decode
+from vlrt.files import Settings
+from vlrt.image import decode
+from vlrt.processor import ImageProcessor
 from vlrt.stream import read_batches
 
 PROCESSOR = ImageProcessor.from_settings(

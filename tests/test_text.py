@@ -9,8 +9,8 @@ from checkpoints import END, MAX_TOKENS, START, edit_json, tokenizer_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlrt.bundle import read_settings
 from vlrt.errors import BundleError, TextError, VlrtError
+from vlrt.files import read_settings
 from vlrt.text import Tokenizer
 
 

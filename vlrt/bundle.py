@@ -10,14 +10,14 @@ vlrt.json        the manifest; a foreign repository has none and still loads
 """
 
 import fnmatch
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlrt.errors import BundleError, BundleNotFoundError, IntegrityError, PrecisionError
+from vlrt.files import Settings, file_sha256, inside, read_settings
 
 FORMAT_VERSION = 1
 MANIFEST = "vlrt.json"
@@ -41,40 +41,6 @@ SUFFIXES = {
     "q1": "_q1",
     "bnb4": "_bnb4",
 }
-
-
-class Settings(Mapping[str, Any]):
-    """A JSON object that knows its file, so that a missing key names both."""
-
-    def __init__(self, file: str, values: Mapping[str, Any]) -> None:
-        self.file = file
-        self._values = dict(values)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def need(self, key: str) -> Any:
-        """The value of `key`.
-
-        Raises:
-            BundleError: it is missing, or null.
-        """
-        if self._values.get(key) is None:
-            raise BundleError(f"{self.file} has no {key!r}, which this model needs")
-        return self._values[key]
-
-    def section(self, key: str) -> "Settings":
-        """The object under `key`, as settings of their own."""
-        value = self.need(key)
-        if not isinstance(value, dict):
-            raise BundleError(f"{self.file}: {key!r} is {value!r:.60}, not an object")
-        return Settings(f"{self.file} ({key})", value)
 
 
 @dataclass(frozen=True)
@@ -245,23 +211,6 @@ def open_bundle(
     return bundle
 
 
-def inside(root: Path, name: str) -> Path:
-    """The path of a bundle's file.
-
-    Raises:
-        BundleError: the name would leave the bundle, by its text or by a link in a local bundle.
-    """
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
-        raise BundleError(f"{name!r} leaves the bundle {root}; names in it are relative, inside it")
-    path = root / pure
-    # The hub's cache keeps snapshots/<commit>/ as links into blobs/, two levels up.
-    allowed = root.resolve().parents[1] if root.parent.name == "snapshots" else root.resolve()
-    if not path.resolve().is_relative_to(allowed):
-        raise BundleError(f"{name!r} is a link that leaves the bundle {root}")
-    return path
-
-
 def split_name(stem: str) -> tuple[str, str]:
     """A graph's file stem to (component, precision): `text_model_fp16` is text_model in fp16."""
     for precision, suffix in SUFFIXES.items():
@@ -294,40 +243,12 @@ def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
     (root / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _list_files(root: Path) -> list[str]:
     return [
         path.relative_to(root).as_posix()
         for path in sorted([*root.glob("*"), *root.glob("onnx/*")])
         if path.is_file()
     ]
-
-
-def read_settings(root: Path, name: str) -> Settings:
-    """One of a bundle's JSON files.
-
-    Raises:
-        BundleNotFoundError: it is missing.
-        BundleError: it is not a JSON object.
-    """
-    path = inside(root, name)
-    if not path.is_file():
-        raise BundleNotFoundError(f"{root} lacks the file {name}")
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise BundleError(f"{path} is not a JSON object")
-    return Settings(str(path), values)
 
 
 def _read_manifest(root: Path) -> Settings:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from vlrt.bundle import Bundle, Settings
+from vlrt.bundle import Bundle
 from vlrt.errors import EngineMissingError, PrecisionError
+from vlrt.files import Settings
 from vlrt.session import choose_precision, place
 
 

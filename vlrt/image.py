@@ -1,15 +1,8 @@
-"""Pictures: decoding them safely, and turning them into a model's `pixel_values`.
-
-The pixels agree bit for bit with transformers 5.x and its PIL image processors
-(`transformers/image_processing_backends.py`, `PilBackend`); its torchvision backend differs from
-both by about 1/255.
-"""
+"""Pictures from files, bytes, PIL images and arrays to RGB, safely."""
 
 import io
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -17,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vlrt.bundle import Settings
-from vlrt.errors import BundleError, ImageError, OptionError
+from vlrt.errors import ImageError, OptionError
 
 ImageInput: TypeAlias = (
     str
@@ -34,7 +26,7 @@ ImageInput: TypeAlias = (
 HIGH_BIT_DEPTH = ("clip", "scale")
 DECODE = ("exact", "fast")
 # With decode="fast", a JPEG is decoded at 1/2, 1/4 or 1/8 of its size, never below this many times
-# the model's shorter side. At 1 the embedding error doubles; above 2 little is gained.
+# the model's shorter side, so that the last step down is still the model's own resize.
 FAST_DECODE_MARGIN = 2
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -49,10 +41,11 @@ class Decoded(NamedTuple):
 def load_image(source: ImageInput, *, high_bit_depth: str = "clip") -> Image.Image:
     """Read a picture as RGB, upright.
 
-    Rules, the same as those of transformers' `load_image` and `convert_to_rgb`:
+    Rules, the same as those of transformers:
 
-    - The EXIF orientation is applied.
-    - Alpha, in any mode or as a palette's transparency, is blended onto white.
+    - The EXIF orientation is applied, as its `load_image` does.
+    - Alpha, in any mode or as a palette's transparency, is blended onto white, as the image
+      processors of 5.23 do (those of 5.0, and `load_image`, drop it).
     - Every other mode goes through Pillow's `convert("RGB")`; of animations the first frame counts.
     - 16-bit greyscale: Pillow, and so transformers, clips values above 255 to white. That is a
       known mistake, matched by `high_bit_depth="clip"`; `"scale"` maps 0..65535 to 0..255.
@@ -108,7 +101,7 @@ def decode(
         except Exception as error:
             raise ImageError(f"{name} is not a picture that Pillow can read: {error}") from error
         size_hw = (image.height, image.width)
-        _check_size(size_hw, name)
+        check_size(size_hw, name)
         if shorter_side is not None:
             target = shorter_side * FAST_DECODE_MARGIN
             image.draft(None, (target, target))
@@ -160,7 +153,8 @@ def _open_path(path: Path) -> tuple[str, BinaryIO]:
     return name, file
 
 
-def _check_size(size_hw: tuple[int, int], name: str) -> None:
+def check_size(size_hw: tuple[int, int], name: str) -> None:
+    """Refuse a picture of no pixels, or of more than `PIL.Image.MAX_IMAGE_PIXELS`."""
     pixels = size_hw[0] * size_hw[1]
     if pixels == 0:
         raise ImageError(f"{name} has no pixels: {size_hw[1]}x{size_hw[0]}")
@@ -172,7 +166,7 @@ def _check_size(size_hw: tuple[int, int], name: str) -> None:
 
 
 def _to_rgb(image: Image.Image, name: str, high_bit_depth: str) -> Decoded:
-    _check_size((image.height, image.width), name)
+    check_size((image.height, image.width), name)
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
@@ -206,7 +200,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
             f"an array of shape {shape} is not a picture; valid: [H, W], [H, W, 1], [H, W, 3], "
             "[H, W, 4], channels last"
         )
-    _check_size(shape[:2], "the array")
+    check_size(shape[:2], "the array")
     if len(shape) == 2 or shape[2] == 1:
         return Image.fromarray(array.reshape(shape[:2])).convert("RGB")
     if shape[2] == 4:
@@ -214,162 +208,3 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         alpha = array[..., 3:] / 255
         array = np.round(alpha * array[..., :3] + (1 - alpha) * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-@dataclass(frozen=True, eq=False)
-class ImageProcessor:
-    """Resize, centre-crop, rescale and normalise, as a `preprocessor_config.json` says.
-
-    Agrees bit for bit with `transformers.CLIPImageProcessorPil`.
-
-    Attributes:
-        size: {"shortest_edge": n}, {"height": h, "width": w}, or None for no resize.
-        resample: Pillow's filter number.
-        crop_hw: (height, width) of the centre crop, or None.
-        table: float32 [3, 256], the value that each uint8 level of each channel becomes. Rescaling
-            and normalising are one look-up, in the very arithmetic of transformers: float64 for the
-            rescale, rounded to float32, then float32 for mean and deviation.
-    """
-
-    size: dict[str, int] | None
-    resample: int
-    crop_hw: tuple[int, int] | None
-    table: NDArray[np.float32]
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> "ImageProcessor":
-        """Read the settings, old style (integer `size`) or new.
-
-        Older files leave `do_rescale` and `rescale_factor` unsaid; by their definition
-        (transformers before 4.21) that means 1/255. Nothing else has a default.
-
-        Raises:
-            BundleError: a value that is needed is missing or of an unknown form.
-        """
-        size = _size(settings, "size") if settings.need("do_resize") else None
-        crop = _size(settings, "crop_size") if settings.need("do_center_crop") else None
-        if crop is not None and set(crop) == {"shortest_edge"}:
-            crop = dict.fromkeys(("height", "width"), crop["shortest_edge"])
-        levels = np.tile(np.arange(256, dtype=np.float64), (3, 1))
-        if settings.get("do_rescale", True):
-            levels *= _number(settings, "rescale_factor", 1 / 255)
-        table = levels.astype(np.float32)
-        if settings.need("do_normalize"):
-            mean, std = (_per_channel(settings, key) for key in ("image_mean", "image_std"))
-            if not std.all():
-                raise BundleError(
-                    f"{settings.file}: image_std is {settings['image_std']!r}, with a 0"
-                )
-            table = (table - mean) / std
-        return cls(
-            size=size,
-            resample=_resample(settings) if size else 0,
-            crop_hw=(crop["height"], crop["width"]) if crop else None,
-            table=table,
-        )
-
-    @property
-    def output_hw(self) -> tuple[int, int]:
-        """(height, width) of every result.
-
-        Raises:
-            BundleError: the settings let the size vary with the picture.
-        """
-        if self.crop_hw is not None:
-            return self.crop_hw
-        if self.size is not None and "height" in self.size:
-            return self.size["height"], self.size["width"]
-        raise BundleError(
-            "preprocessor_config.json fixes no output size: no crop, no height, width"
-        )
-
-    @property
-    def shorter_side(self) -> int:
-        """Pixels along the shorter side after resizing, which a fast decode must not undercut."""
-        return min(self.size.values()) if self.size else min(self.output_hw)
-
-    def resized_hw(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) that a picture is resized to before the crop."""
-        if self.size is None:
-            return height, width
-        if "height" in self.size:
-            return self.size["height"], self.size["width"]
-        edge = self.size["shortest_edge"]
-        longer = int(edge * max(height, width) / min(height, width))
-        return (longer, edge) if width <= height else (edge, longer)
-
-    def into(self, image: Image.Image, out: NDArray[np.float32]) -> None:
-        """Process one RGB picture into a slot of a batch.
-
-        Args:
-            image: mode RGB, any size.
-            out: float32 [3, H, W], contiguous, with (H, W) equal to `output_hw`; overwritten.
-
-        Raises:
-            ImageError: the picture is so elongated that resizing it would pass the pixel limit.
-        """
-        height, width = self.resized_hw(image.height, image.width)
-        _check_size((height, width), f"the {image.width}x{image.height} picture, once resized,")
-        if self.size is not None:
-            image = image.resize((width, height), resample=Image.Resampling(self.resample))
-        if self.crop_hw is not None:
-            crop_h, crop_w = self.crop_hw
-            top, left = (height - crop_h) // 2, (width - crop_w) // 2
-            image = image.crop(
-                (left, top, left + crop_w, top + crop_h)
-            )  # black outside, as HF pads
-        pixels = np.asarray(image)
-        for channel in range(3):
-            np.take(self.table[channel], pixels[..., channel], out=out[channel], mode="clip")
-
-    def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
-        batch = np.empty((len(images), 3, *self.output_hw), np.float32)
-        for image, slot in zip(images, batch, strict=True):
-            self.into(image, slot)
-        return batch
-
-
-def _size(settings: Settings, key: str) -> dict[str, int]:
-    value = settings.need(key)
-    if isinstance(value, int):
-        size = {"shortest_edge": value}
-    elif isinstance(value, list) and len(value) == 2:
-        size = dict(zip(("height", "width"), value, strict=True))
-    else:
-        size = value if isinstance(value, dict) else {}
-    if set(size) in ({"shortest_edge"}, {"height", "width"}) and all(
-        isinstance(pixels, int) and pixels > 0 for pixels in size.values()
-    ):
-        return size
-    raise BundleError(
-        f"{settings.file}: {key} is {value!r}; valid: a positive integer, [height, width], "
-        '{"shortest_edge": n} or {"height": h, "width": w}'
-    )
-
-
-def _resample(settings: Settings) -> int:
-    value = settings.need("resample")
-    try:
-        return int(Image.Resampling(value))
-    except ValueError:
-        valid = ", ".join(f"{filter_.value} ({filter_.name})" for filter_ in Image.Resampling)
-        raise BundleError(f"{settings.file}: resample is {value!r}; valid: {valid}") from None
-
-
-def _number(settings: Settings, key: str, default: float) -> float:
-    value = settings.get(key, default)
-    if not isinstance(value, int | float):
-        raise BundleError(f"{settings.file}: {key} is {value!r}, not a number")
-    return value
-
-
-def _per_channel(settings: Settings, key: str) -> NDArray[np.float32]:
-    value = settings.need(key)
-    try:
-        numbers = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        numbers = np.empty(0, np.float32)
-    if numbers.shape not in ((), (3,)):
-        raise BundleError(f"{settings.file}: {key} is {value!r}; valid: 3 numbers, or one")
-    return np.broadcast_to(numbers, (3,))[:, None]

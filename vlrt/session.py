@@ -225,8 +225,7 @@ class Session:
         placement: where to run it.
         threads: threads inside one operator.
         spinning: whether idle threads spin for a moment. On, they cost a neighbour its core while
-            they wait; off, a single small request takes longer (by about 40 % for CLIP B/32 int8
-            on 2 cores).
+            they wait; off, a single small request takes longer.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.

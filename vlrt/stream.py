@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.errors import ImageError
-from vlrt.image import ImageInput, ImageProcessor, decode
+from vlrt.image import ImageInput, decode
+from vlrt.processor import ImageProcessor
 
 if TYPE_CHECKING:
     # Imported when there is more than one picture to read: a first single answer comes sooner.

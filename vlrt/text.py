@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as HfTokenizer
 
-from vlrt.bundle import Settings
 from vlrt.errors import BundleError, TextError
+from vlrt.files import Settings
 
 
 class Tokenizer:

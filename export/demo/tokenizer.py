@@ -56,6 +56,9 @@ def build_tokenizer(
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write the tokenizer, and check that both libraries read the same ids back."""
+    # Padding and truncation of the last call would be saved with it.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder)
     sample = "a picture of a Small red circle, and 2 unheard-of things"
     ids = tokenizer(sample)["input_ids"]

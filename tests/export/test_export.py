@@ -13,7 +13,7 @@ from tolerances import EMBED_ABS, EMBED_COSINE
 from without import run_without
 
 import vlrt
-from vlrt.bundle import MANIFEST, SETTINGS_FILES, file_sha256, graph_file
+from vlrt.bundle import MANIFEST, SETTINGS_FILES, graph_file
 from vlrt.errors import (
     BundleError,
     ExportError,
@@ -24,6 +24,7 @@ from vlrt.errors import (
     UnknownFamilyError,
     VlrtError,
 )
+from vlrt.files import file_sha256
 
 pytest.importorskip("onnx")
 pytest.importorskip("safetensors")

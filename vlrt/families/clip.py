@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from vlrt import templates as prompts
 from vlrt.bundle import Bundle
 from vlrt.errors import BundleError, ImageError, LabelError, OptionError, TextError
-from vlrt.image import ImageInput, ImageProcessor
+from vlrt.image import ImageInput
 from vlrt.ops import cosine_similarity, l2_normalize, softmax
+from vlrt.processor import ImageProcessor
 from vlrt.results import Classification, LabelSet
 from vlrt.session import Runner
 from vlrt.stream import read_batches
