@@ -173,7 +173,7 @@ def test_a_graph_that_reads_outside_the_bundle_is_refused(foreign_bundle):
     """The engine's own check, which this test keeps an eye on: a graph names its data file."""
     onnx = pytest.importorskip("onnx")
     if engine().__version__.startswith("1.23."):
-        pytest.skip("ONNX Runtime 1.23 reads external data from anywhere; 1.31 refuses")
+        pytest.skip("ONNX Runtime 1.23 reads external data from anywhere; 1.24 refuses")
     path = foreign_bundle / graph_file("text_model", "fp32")
     model = onnx.load(path)
     path.unlink()
