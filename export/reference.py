@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .checkpoint import Checkpoint
+from .verify import run_in_slices
 
 _NEEDED = ("torch", "transformers", "optimum")
 
@@ -60,15 +61,15 @@ class TorchModel:
     def outputs(
         self, inputs: Mapping[str, NDArray[Any]], function: Callable[..., dict[str, Any]]
     ) -> dict[str, NDArray[Any]]:
-        """Call a torch function on NumPy arrays by name, in slices of 8 along the first axis."""
+        """Call a torch function on NumPy arrays by name."""
         import torch
 
-        parts: list[dict[str, Any]] = []
+        def run(named: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            made = function(**{name: torch.from_numpy(array) for name, array in named.items()})
+            return {name: tensor.numpy() for name, tensor in made.items()}
+
         with torch.inference_mode():
-            for at in range(0, len(next(iter(inputs.values()))), 8):
-                named = {k: torch.from_numpy(array[at : at + 8]) for k, array in inputs.items()}
-                parts.append(function(**named))
-        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+            return run_in_slices(run, inputs)
 
 
 def _pil_processor(checkpoint: Checkpoint) -> Any:

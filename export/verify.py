@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,25 @@ from vlrt.session import Runner
 from .precision import GATES
 
 Arrays = dict[str, NDArray[Any]]
+# Samples in one run. All of them at once would hold gigabytes of a large model's activations.
+SLICE = 8
+
+
+def run_in_slices(
+    run: Callable[[Arrays], Arrays], inputs: Mapping[str, NDArray[Any]], size: int = SLICE
+) -> Arrays:
+    """The outputs for all samples, `size` of them at a time, joined along the first axis.
+
+    Scalars become one number a slice.
+    """
+    number = len(next(iter(inputs.values())))
+    parts = [
+        run({name: array[at : at + size] for name, array in inputs.items()})
+        for at in range(0, number, size)
+    ]
+    return {
+        name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]
+    }
 
 
 def run_twice(runner: Runner, inputs: Mapping[str, NDArray[Any]]) -> tuple[Arrays, bool]:
@@ -21,7 +40,7 @@ def run_twice(runner: Runner, inputs: Mapping[str, NDArray[Any]]) -> tuple[Array
 
     Some ONNX Runtime builds corrupt the second run of an fp16 graph (onnxruntime issue 27768).
     """
-    first, second = runner.run(inputs), runner.run(inputs)
+    first, second = (run_in_slices(runner.run, inputs) for _ in range(2))
     same = all(np.array_equal(first[name], second[name], equal_nan=True) for name in first)
     return first, same
 
