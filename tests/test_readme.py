@@ -1,9 +1,10 @@
-"""Every block of the README runs as it stands.
+"""Every block of the README runs as it stands, and its numbers are the measured ones.
 
 A folder stands in for the hub: `openai/clip-vit-base-patch32` is the demonstration checkpoint. The
 two install commands are not run here, but by `.ci/run` and by this very test run.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,9 +16,8 @@ import pytest
 from vlrt import demo
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(
-    r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
-)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SHELL = [text for kind, text in BLOCKS if kind == "sh" and not text.startswith("pip install")]
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 INSTALL = [text for kind, text in BLOCKS if kind == "sh" and text.startswith("pip install")]
@@ -67,6 +67,33 @@ def test_python_blocks_run(text, workplace):
 
 
 def test_links_and_pictures_are_there():
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize(
+    ("row", "file", "measure"),
+    [
+        ("demo model, start to answer", "footprint-demo", "process start to result, s"),
+        ("demo model, peak memory", "footprint-demo", "peak memory, MiB"),
+        ("CLIP B/32, start to answer", "footprint-clip-b32", "process start to result, s"),
+        ("CLIP B/32, peak memory", "footprint-clip-b32", "peak memory, MiB"),
+        ("installed environment, without pip", "footprint-clip-b32", "installed size, MB"),
+    ],
+)
+def test_the_numbers_are_those_that_were_measured(row, file, measure):
+    cells = next(line for line in README.splitlines() if line.startswith(f"| {row} |")).split("|")
+    quoted = [cell.strip().strip("*").partition(" ")[0] for cell in cells[2:5]]
+    measured = json.loads((ROOT / f"benchmarks/results/{file}.json").read_text())["comparison"]
+    line = next(line for line in measured if line["measure"] == measure)
+    for text, key in zip(quoted, ("vlrt", "transformers", "ratio"), strict=True):
+        decimals = len(text.partition(".")[2])
+        assert abs(float(text) - line[key]) <= 0.5001 * 10**-decimals, (row, key)
+
+
+def test_the_accuracies_are_those_that_were_measured():
+    measured = json.loads((ROOT / "benchmarks/results/demo-accuracy.json").read_text())["accuracy"]
+    for name, table in measured.items():
+        row = name.replace("torch", "PyTorch")
+        seen, never = (f"{table[group]['pair'] * 100:.1f} %" for group in ("seen", "held_out"))
+        assert f"| {row} | {seen} | {never} |" in README
