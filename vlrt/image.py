@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlrt.errors import ImageError, OptionError
 
@@ -98,6 +98,8 @@ def decode(
             image = Image.open(file)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise ImageError(f"{name} is too large: {error}") from error
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{name} is not a picture that Pillow can read") from error
         except Exception as error:
             raise ImageError(f"{name} is not a picture that Pillow can read: {error}") from error
         size_hw = (image.height, image.width)

@@ -234,7 +234,8 @@ class Model:
         ):
             for position, error in enumerate(errors, start=at):
                 if error is not None:
-                    raise ImageError(f"picture {position}: {error}") from error
+                    which = f"picture {position}: " if len(images) > 1 else ""
+                    raise ImageError(f"{which}{error}") from error
             at += len(errors)
             parts.append(embeds)
         if not parts:
