@@ -60,7 +60,7 @@ class Tokenizer:
                 if not truncate:
                     raise TextError(
                         f"text {position} has {len(encoding.ids)} tokens, the model takes "
-                        f"{self.max_length}; shorten it, or cut it with truncate=True (--truncate): "
+                        f"{self.max_length}; shorten it, or cut it by truncate=True (--truncate): "
                         f"{texts[position][:60]!r}..."
                     )
                 encodings[position] = self._cut(texts[position])
