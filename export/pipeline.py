@@ -132,7 +132,7 @@ class _Run:
         self.quality: dict[str, dict[str, Any]] = {}
         self.missing = reference.missing()
         if self.missing:
-            self._say_unverified()
+            self._compare_with_own_fp32()
         else:
             self._ask_reference(texts, images)
 
@@ -162,7 +162,7 @@ class _Run:
                     )
             self.expected[component] = torch_model.run(component, named)
 
-    def _say_unverified(self) -> None:
+    def _compare_with_own_fp32(self) -> None:
         self.say(
             f"WARNING: {', '.join(self.missing)} not installed: NOTHING is compared with PyTorch. "
             "fp16 and int8 are compared with this export's own fp32 graph; the manifest says so. "
