@@ -11,33 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 import vlrt
 from vlrt.bundle import open_bundle
 from vlrt.session import available_cpus
-from vlrt_export.checkpoint import open_checkpoint
-from vlrt_export.clip import TASK, Reference
+from vlrt_export.demo.clip import evaluate_folder
 from vlrt_export.demo.evaluate import Table, pair_accuracy
 
 from . import common
 
 _GROUPS, _KINDS = ("seen", "held_out"), ("pair", "colour", "shape")
-
-
-def torch_accuracy(checkpoint: str, per_pair: int, seed: int) -> Table:
-    """The table for the checkpoint in PyTorch, fp32, with transformers' own processors."""
-    model = Reference(open_checkpoint(checkpoint), TASK)
-
-    def images(pictures: list[Image.Image]) -> NDArray[np.float32]:
-        return model.run("vision_model", model.process(pictures))["image_embeds"]
-
-    def texts(lines: list[str]) -> NDArray[np.float32]:
-        return model.run("text_model", model.tokenize(lines))["text_embeds"]
-
-    return pair_accuracy(images, texts, per_pair=per_pair, seed=seed)
 
 
 def bundle_accuracy(bundle: str, precision: str, per_pair: int, seed: int) -> Table:
@@ -49,14 +31,16 @@ def bundle_accuracy(bundle: str, precision: str, per_pair: int, seed: int) -> Ta
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(prog="benchmarks.demo_accuracy", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="the demo checkpoint, for PyTorch")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="the demo checkpoint, for PyTorch"
+    )
     parser.add_argument("--bundle", required=True, help="its bundle")
     parser.add_argument("--per-pair", type=common.positive, default=25, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=4321, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     args = parser.parse_args(arguments)
     precisions = open_bundle(args.bundle).precisions
-    found = {"torch fp32": torch_accuracy(args.checkpoint, args.per_pair, args.seed)}
+    found = {"torch fp32": evaluate_folder(args.checkpoint, per_pair=args.per_pair, seed=args.seed)}
     for precision in precisions:
         found[f"vlrt {precision}"] = bundle_accuracy(
             args.bundle, precision, args.per_pair, args.seed

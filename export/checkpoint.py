@@ -1,6 +1,5 @@
 """A Hugging Face checkpoint, local or from the hub, read without running any of it."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.errors import ExportError, ExtraMissingError
+from vlrt.files import file_sha256
 
 _WANTED = ["*.json", "*.txt", "*.safetensors"]
 _OLDER_WEIGHTS = ["pytorch_model*.bin"]
@@ -116,25 +116,23 @@ class Checkpoint:
             tensors |= read(path)
         return tensors
 
-    def tensor(self, name: str) -> NDArray[Any]:
-        """One tensor.
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """One tensor, in fp32.
 
         Raises:
-            ExportError: the checkpoint does not have it.
+            ExportError: it is missing, or holds NaN or infinity.
         """
         if name not in self.tensors:
-            raise ExportError(f"{self.name} has no tensor {name!r}, which its model type needs")
-        return self.tensors[name]
+            raise ExportError(f"the checkpoint has no tensor {name!r}, which this model type needs")
+        array = np.asarray(self.tensors[name]).astype(np.float32)
+        if not np.isfinite(array).all():
+            raise ExportError(f"the checkpoint's tensor {name!r} holds NaN or infinity")
+        return array
 
     @cached_property
     def weights_sha256(self) -> str:
         """One digest over all weight files: the checkpoint's fingerprint."""
-        digest = hashlib.sha256()
-        for path in self.weight_files:
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        return file_sha256(*self.weight_files)
 
     def write_settings(self, target: Path) -> None:
         """Write the bundle's settings files: config, preprocessor and tokenizer.

@@ -27,7 +27,7 @@ _WRONG_EOS = 2
 
 def values(checkpoint: Checkpoint) -> dict[str, float]:
     """What no graph holds: `logit_scale`, the factor itself, exp of the checkpoint's parameter."""
-    return {"logit_scale": float(np.exp(np.float32(checkpoint.tensor("logit_scale"))))}
+    return {"logit_scale": float(np.exp(checkpoint.tensor("logit_scale")))}
 
 
 def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
@@ -39,7 +39,7 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
             (input_ids -> text_embeds); embeddings are not normalised.
         recipe: the precision.
     """
-    graph = Graph(checkpoint.tensors, recipe)
+    graph = Graph(checkpoint, recipe)
     return {"vision_model": _vision, "text_model": _text}[component](graph, checkpoint.config)
 
 

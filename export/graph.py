@@ -4,7 +4,7 @@ No tracing and no torch: a graph of operators that ONNX Runtime has kernels for,
 a `Recipe`. Weights keep their names, so that a graph can be read beside the checkpoint.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vlrt.errors import ExportError
 
+from .checkpoint import Checkpoint
 from .precision import Recipe, quantize_columns
 
 OPSET = 23  # the first with Attention
@@ -25,8 +26,6 @@ _OUTPUT_TYPES = {"Shape": INT64, "ArgMax": INT64, "Equal": TensorProto.BOOL}
 # From this many tokens on, the flash kernel of MultiHeadAttention beats Attention on the CPU.
 LONG_SEQUENCE = 400
 
-Weights = Mapping[str, NDArray[Any]]
-
 
 class Graph:
     """An ONNX graph under construction.
@@ -35,12 +34,12 @@ class Graph:
     layer left in fp32 keeps what follows it on the residual stream safe from overflow too.
 
     Args:
-        weights: the checkpoint's tensors by name.
+        checkpoint: where the weights come from.
         recipe: the precision to build in.
     """
 
-    def __init__(self, weights: Weights, recipe: Recipe) -> None:
-        self.weights = weights
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+        self.checkpoint = checkpoint
         self.recipe = recipe
         self.float_type = HALF if recipe.precision == "fp16" else FLOAT
         self.layers: dict[str, tuple[str, str]] = {}  # linear layer -> its input and its output
@@ -87,17 +86,12 @@ class Graph:
         return self._types[value]
 
     def weight(self, name: str) -> NDArray[np.float32]:
-        """A tensor of the checkpoint in fp32.
+        """A tensor of the checkpoint, as `Checkpoint.tensor` gives it."""
+        return self.checkpoint.tensor(name)
 
-        Raises:
-            ExportError: it is missing, or holds NaN or infinity.
-        """
-        if name not in self.weights:
-            raise ExportError(f"the checkpoint has no tensor {name!r}, which this model type needs")
-        array = np.asarray(self.weights[name]).astype(np.float32)
-        if not np.isfinite(array).all():
-            raise ExportError(f"the checkpoint's tensor {name!r} holds NaN or infinity")
-        return array
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor; biases are optional."""
+        return name in self.checkpoint.tensors
 
     def floats(self, array: NDArray[np.float32], name: str, kind: int | None = None) -> str:
         """A float initialiser of the graph's type, or of `kind`."""
@@ -156,7 +150,7 @@ class Graph:
             is_head: this is a head or a projection, which int8 leaves alone.
         """
         weight = np.concatenate([self.weight(f"{name}.weight") for name in names]).T
-        has_bias = f"{names[0]}.bias" in self.weights
+        has_bias = self.has(f"{names[0]}.bias")
         bias = np.concatenate([self.weight(f"{n}.bias") for n in names]) if has_bias else None
         return self.product(value, weight, bias, "+".join(names), is_head=is_head)
 
@@ -269,7 +263,7 @@ class Graph:
         value = self.op("Transpose", value, perm=[0, 2, 4, 1, 3, 5])
         flat = self.op("Concat", batch, self.ints(-1, channels * patch * patch), axis=0)
         value = self.op("Reshape", value, flat)
-        bias = self.weight(f"{name}.bias") if f"{name}.bias" in self.weights else None
+        bias = self.weight(f"{name}.bias") if self.has(f"{name}.bias") else None
         return self.product(value, weight.reshape(len(weight), -1).T, bias, name)
 
     def _grid(self, pixels: str, axis: int, patch: int) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from vlrt.errors import ExportError, ImageError
+from vlrt.files import text_lines
 from vlrt.image import load_image
 
 from .demo.scenes import ALL_PAIRS, draw_scene
@@ -67,10 +68,9 @@ def texts_in(file: str) -> list[str]:
         ExportError: it cannot be read as UTF-8, or is empty.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        found = text_lines(file)
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"{file!r} cannot be read as text: {error}") from error
-    found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise ExportError(f"{file!r} holds no texts")
     return found

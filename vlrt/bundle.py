@@ -11,7 +11,7 @@ vlrt.json        the manifest; a foreign repository has none and still loads
 
 import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -79,9 +79,11 @@ class Bundle:
     @property
     def precisions(self) -> list[str]:
         """The precisions that every component has, in the order of `SUFFIXES`."""
-        held = [set(by_precision) for by_precision in self.variants.values()]
-        common = set.intersection(*held) if held else set()
-        return [precision for precision in SUFFIXES if precision in common]
+        return self.held(tuple(self.variants)) if self.variants else []
+
+    def held(self, components: Sequence[str]) -> list[str]:
+        """The precisions that all of some components have, in the order of `SUFFIXES`."""
+        return [p for p in SUFFIXES if all(p in self.variants[name] for name in components)]
 
     @property
     def fingerprint(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import vlrt
 from vlrt import templates
 from vlrt.errors import ExtraMissingError, ImageError, OptionError, VlrtError
+from vlrt.files import text_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,10 +171,9 @@ def _labels(args: argparse.Namespace) -> list[str]:
     if args.labels is not None:
         return [label.strip() for label in args.labels.split(",")]
     try:
-        lines = Path(args.labels_file).read_text(encoding="utf-8").splitlines()
+        return text_lines(args.labels_file)
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"labels file {args.labels_file!r} cannot be read: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _classify(args: argparse.Namespace) -> int:

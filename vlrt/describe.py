@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from vlrt.bundle import Bundle
-from vlrt.errors import EngineMissingError, PrecisionError
+from vlrt.errors import VlrtError
 from vlrt.files import Settings
+from vlrt.load import import_family
 from vlrt.session import choose_precision, place
 
 
@@ -21,9 +22,10 @@ def describe(bundle: Bundle) -> Iterator[str]:
         yield f"{name:<11} {value:g}"
     try:
         placement = place()
-        chosen, why = choose_precision(bundle, tuple(bundle.variants), "auto", placement.kind)
+        components = import_family(str(bundle.config["model_type"])).COMPONENTS
+        chosen, why = choose_precision(bundle, components, "auto", placement.kind)
         yield f"here        {placement.provider}, {chosen} ({why})"
-    except (EngineMissingError, PrecisionError) as error:
+    except VlrtError as error:  # no engine, no such family, a component missing: told, not fatal
         yield f"here        {error}"
     yield from _variants(bundle)
 

@@ -3,7 +3,7 @@
 import platform
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def report() -> tuple[list[str], bool]:
 
 
 def _engine_lines() -> tuple[list[str], bool]:
-    installed = [name for name in _ENGINES if any(d.name.lower() == name for d in distributions())]
+    installed = [name for name in _ENGINES if _version(name)]
     try:
         ort = engine()
     except EngineMissingError as error:

@@ -79,10 +79,21 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+def file_sha256(*paths: Path) -> str:
+    """The sha256 of a file, or of several one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
+
+
+def text_lines(path: str) -> list[str]:
+    """The lines of a UTF-8 text file that are not empty, without the space around them.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read; the caller knows what it was to be.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]

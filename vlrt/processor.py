@@ -115,9 +115,8 @@ class ImageProcessor:
         if self.crop_hw is not None:
             crop_h, crop_w = self.crop_hw
             top, left = (height - crop_h) // 2, (width - crop_w) // 2
-            image = image.crop(
-                (left, top, left + crop_w, top + crop_h)
-            )  # black outside, as HF pads
+            # Black where the crop is larger than the picture, as transformers pads.
+            image = image.crop((left, top, left + crop_w, top + crop_h))
         pixels = np.asarray(image)
         for channel in range(3):
             np.take(self.table[channel], pixels[..., channel], out=out[channel], mode="clip")

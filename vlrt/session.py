@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlrt.bundle import SUFFIXES, Bundle
+from vlrt.bundle import Bundle
 from vlrt.errors import (
     BundleError,
     EngineMissingError,
@@ -76,9 +76,8 @@ def engine() -> Any:
         if error.name != "onnxruntime":
             raise
         raise EngineMissingError from None
-    if not hasattr(
-        module, "InferenceSession"
-    ):  # two builds uninstalled over each other leave a husk
+    # Two builds that were uninstalled over each other leave a husk that still imports.
+    if not hasattr(module, "InferenceSession"):
         raise EngineMissingError
     return module
 
@@ -152,7 +151,7 @@ def choose_precision(
     for component in components:
         if component not in bundle.variants:
             bundle.files(component, requested)  # raises, naming what is there
-    held = [p for p in SUFFIXES if all(p in bundle.variants[c] for c in components)]
+    held = bundle.held(components)
     if requested != "auto":
         if requested not in held:
             raise PrecisionError(

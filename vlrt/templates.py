@@ -6,9 +6,9 @@ section 3.1.4).
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from vlrt.errors import OptionError, TextError
+from vlrt.files import text_lines
 
 # The 80 prompts with which the paper's ImageNet accuracies were measured, as OpenAI published them.
 IMAGENET_TEMPLATES: tuple[str, ...] = tuple(
@@ -123,13 +123,12 @@ def read(name_or_file: str) -> tuple[str, ...]:
     if name_or_file == "imagenet":
         return IMAGENET_TEMPLATES
     try:
-        lines = Path(name_or_file).read_text(encoding="utf-8").splitlines()
+        templates = tuple(text_lines(name_or_file))
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(
             f"templates {name_or_file!r}: valid are 'imagenet' and a UTF-8 text file, one template "
             f"with one {{}} a line ({error})"
         ) from error
-    templates = tuple(line.strip() for line in lines if line.strip())
     if not templates:
         raise OptionError(f"templates {name_or_file!r}: the file holds none")
     return templates

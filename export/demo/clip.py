@@ -19,6 +19,8 @@ from torch.nn.functional import normalize, softplus
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from ..checkpoint import open_checkpoint
+from ..clip import TASK, Reference
 from .batches import PICTURE, Batch, Recipe, corpus, make_batch
 from .evaluate import Array, EncodeImages, EncodeTexts, Table, format_table, pair_accuracy
 from .loop import Schedule, train
@@ -144,21 +146,13 @@ class ClipTrainee:
 
 def load_encoders(folder: Path) -> tuple[EncodeImages, EncodeTexts]:
     """The encoders of a saved CLIP, through its own processor and tokenizer."""
-    model = CLIPModel.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    model = Reference(open_checkpoint(str(folder)), TASK)
 
-    @torch.no_grad()
     def encode_images(images: list[Image.Image]) -> Array:
-        inputs = processor(images, return_tensors="pt")
-        array: Array = model.get_image_features(**inputs).pooler_output.numpy()
-        return array
+        return model.run("vision_model", model.process(images))["image_embeds"]
 
-    @torch.no_grad()
     def encode_texts(texts: list[str]) -> Array:
-        inputs = tokenizer(texts, padding=True, return_tensors="pt")
-        array: Array = model.get_text_features(**inputs).pooler_output.numpy()
-        return array
+        return model.run("text_model", model.tokenize(texts))["text_embeds"]
 
     return encode_images, encode_texts
 
