@@ -16,6 +16,7 @@ from vlrt.bundle import (
     open_bundle,
     split_name,
 )
+from vlrt.describe import describe
 from vlrt.errors import (
     BundleError,
     BundleNotFoundError,
@@ -24,7 +25,7 @@ from vlrt.errors import (
     UnknownFamilyError,
     VlrtError,
 )
-from vlrt.session import engine
+from vlrt.session import CPU, engine
 
 GRAPHS = ("vision_model", "text_model")
 
@@ -197,6 +198,15 @@ def test_other_graphs_and_files_beside_are_left_alone(own_bundle):
     assert set(bundle.variants) == {"model", *GRAPHS}
     assert bundle.precisions == ["fp32"]
     assert load(own_bundle, precision="int8").info["precision"] == "int8"
+
+
+def test_info_tells_what_load_would_take_beside_a_monolith(own_bundle):
+    (own_bundle / "vlrt.json").unlink()
+    for path in (own_bundle / "onnx").glob("*_model.onnx"):
+        path.unlink()  # the towers are there in fp16 and int8, the monolith in fp32
+    (own_bundle / "onnx" / "model.onnx").write_bytes(b"a monolith that nobody opens")
+    taken = load(own_bundle).info["precision"]
+    assert any(f"here        {CPU}, {taken} " in line for line in describe(open_bundle(own_bundle)))
 
 
 # --- what is not there ----------------------------------------------------------------------------

@@ -226,6 +226,7 @@ BROKEN = {
     ),
     "no projection": (lambda w: w.pop("text_projection.weight"), "text_projection"),
     "no scale": (lambda w: w.pop("logit_scale"), "no tensor 'logit_scale'"),
+    "nan scale": (lambda w: w["logit_scale"].fill(np.nan), "'logit_scale' holds NaN or infinity"),
 }
 
 
