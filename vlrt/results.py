@@ -1,11 +1,18 @@
-"""What the models return: frozen values, checked when made, that do no I/O."""
+"""What the models return: frozen values, checked when made.
 
-from dataclasses import dataclass
+They do no I/O, but for a `LabelSet`, which can be kept in a file.
+"""
+
+import os
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlrt import boxes as geometry
 from vlrt.errors import LabelError
 from vlrt.ops import top_k
 
@@ -61,9 +68,9 @@ class LabelSet:
     """Labels encoded once, to be used on any number of pictures. A plain value: it pickles.
 
     Attributes:
-        labels: N label texts.
+        labels: N label texts, or the names of example pictures.
         embeds: float32 [N, D], of length 1 each.
-        model: fingerprint of the text graph that made them; only models that share it accept them.
+        model: fingerprint of the weights that made them; only models that share it accept them.
     """
 
     labels: tuple[str, ...]
@@ -78,3 +85,129 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a `.npz` file, which holds plain arrays and no pickle.
+
+        Raises:
+            LabelError: the name does not end in `.npz`.
+        """
+        if Path(path).suffix != ".npz":
+            raise LabelError(f"label sets are kept in .npz files, not in {str(path)!r}")
+        with Path(path).open("wb") as file:
+            np.savez(
+                file, labels=np.array(self.labels), embeds=self.embeds, model=np.array(self.model)
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "LabelSet":
+        """Read what `save` wrote.
+
+        Raises:
+            LabelError: the file cannot be read, or is no label set.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(tuple(arrays["labels"].tolist()), arrays["embeds"], str(arrays["model"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise LabelError(f"{str(path)!r} cannot be read as a label set: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """A picture encoded once, to be searched for any number of label sets. It pickles.
+
+    It has P places (patches), each of which may show an object.
+
+    Attributes:
+        class_embeds: float32 [P, D], what is at each place, comparable with label embeddings; of
+            any length.
+        logit_shift, logit_scale: float32 [P], the logit of a label is (cosine + shift) * scale.
+        pred_boxes: float32 [P, 4], (centre x, centre y, width, height) in 0..1 of the square that
+            the model saw.
+        objectness_logits: float32 [P], OWLv2's own opinion on whether there is an object; or None.
+        size_hw: (height, width) of the original picture in pixels.
+        model: fingerprint of the weights that made it.
+    """
+
+    class_embeds: NDArray[np.float32]
+    logit_shift: NDArray[np.float32]
+    logit_scale: NDArray[np.float32]
+    pred_boxes: NDArray[np.float32]
+    objectness_logits: NDArray[np.float32] | None
+    size_hw: tuple[int, int]
+    model: str
+
+    def __post_init__(self) -> None:
+        places = (len(self.pred_boxes),)
+        shapes = {
+            "class_embeds": self.class_embeds.shape[:-1],
+            "logit_shift": self.logit_shift.shape,
+            "logit_scale": self.logit_scale.shape,
+            "pred_boxes": self.pred_boxes.shape[:-1],
+        }
+        if self.objectness_logits is not None:
+            shapes["objectness_logits"] = self.objectness_logits.shape
+        if self.pred_boxes.shape[1:] != (4,) or set(shapes.values()) != {places}:
+            raise ValueError(
+                f"each array needs one row a place, and pred_boxes 4 columns: {shapes}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects found in one picture, the best score first.
+
+    Attributes:
+        labels: the K labels (or names of examples) that were looked for.
+        boxes: float32 [N, 4], (x0, y0, x1, y1) in pixels of the original picture; a model may put
+            them a little outside of it (see `clipped`).
+        scores: float32 [N], in 0..1.
+        label_ids: intp [N], which of `labels` each one is.
+        size_hw: (height, width) of the original picture in pixels.
+        alphas: float32 [N] in 0..1, the display scores that transformers returns for detection by
+            example, where the best match always has 1; None for detection by text.
+    """
+
+    labels: tuple[str, ...]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    label_ids: NDArray[np.intp]
+    size_hw: tuple[int, int]
+    alphas: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        number = len(self.scores)
+        rows = [self.scores, self.label_ids] + ([] if self.alphas is None else [self.alphas])
+        if self.boxes.shape != (number, 4) or any(row.shape != (number,) for row in rows):
+            raise ValueError(
+                f"boxes {self.boxes.shape} must have shape ({number}, 4), and scores, label_ids "
+                f"and alphas ({number},): {[row.shape for row in rows]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def names(self) -> list[str]:
+        """The label of each object."""
+        return [self.labels[i] for i in self.label_ids]
+
+    def clipped(self) -> "Detections":
+        """The same with every box cut at the picture's edges; none is left out."""
+        return replace(self, boxes=geometry.clip(self.boxes, self.size_hw))
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"width", "height", "detections": [{"label", "score", "box": {"xmin", ...}}, ...]}`.
+
+        Best first, ready for JSON. By example, each also has its display score, `alpha`.
+        """
+        found = []
+        for i, name in enumerate(self.names):
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), self.boxes[i].tolist(), strict=True)
+            entry = {"label": name, "score": float(self.scores[i]), "box": dict(corners)}
+            if self.alphas is not None:
+                entry["alpha"] = float(self.alphas[i])
+            found.append(entry)
+        height, width = self.size_hw
+        return {"width": width, "height": height, "detections": found}

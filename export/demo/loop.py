@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -56,15 +56,27 @@ def rate_at(schedule: Schedule, step: int) -> float:
     return schedule.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
 
 
-def optimiser_for(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW that decays matrices only: neither biases and norms nor scalars."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": schedule.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98))
+def optimiser_for(
+    model: nn.Module, schedule: Schedule, slow: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
+    """AdamW that decays matrices only: neither biases and norms nor scalars.
+
+    slow: name prefix -> share of the learning rate that the parameters below it get; the first
+        prefix that fits counts.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        shares = (share for prefix, share in (slow or {}).items() if name.startswith(prefix))
+        decay = schedule.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((decay, next(shares, 1.0)), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "share": share}
+            for (decay, share), parameters in sorted(groups.items(), reverse=True)
+        ],
+        lr=schedule.rate,
+        betas=(0.9, 0.98),
+    )
 
 
 def _end_with_parent() -> None:
@@ -116,7 +128,7 @@ def _update(
 ) -> float:
     """One optimiser step down the gradient of the loss; returns the loss."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), norm)
@@ -133,6 +145,7 @@ def train(
     schedule: Schedule,
     work: Path,
     resume: bool = True,
+    slow: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Train a model in place.
 
@@ -140,8 +153,9 @@ def train(
     loss_of: the scalar loss of a batch.
     report: a line about the model's quality, logged every `log_every` steps.
     work: a folder for the checkpoint; a run found there goes on unless `resume` is off.
+    slow: as `optimiser_for` takes it.
     """
-    optimiser = optimiser_for(model, schedule)
+    optimiser = optimiser_for(model, schedule, slow)
     checkpoint = work / "checkpoint.pt"
     start, before, recent = 0, 0.0, math.nan
     if resume and checkpoint.exists():

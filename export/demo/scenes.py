@@ -204,11 +204,17 @@ def plan_scene(
     raise RuntimeError(f"no room for {count} objects of sizes {tuple(sizes)}")
 
 
-def recolour(rng: np.random.Generator, plan: Plan) -> Plan:
-    """The plan with its objects in random strong colours that resemble none of COLOURS."""
+def recolour(rng: np.random.Generator, plan: Plan, share: float = 1.0) -> Plan:
+    """The plan with its objects in random strong colours that resemble none of COLOURS.
+
+    share: how many of the objects, on average; the others keep their colours.
+    """
     palette = np.array(list(COLOURS.values()))
     sprites = []
     for sprite in plan.sprites:
+        if share < 1 and rng.random() >= share:
+            sprites.append(sprite)
+            continue
         while True:
             rgb = rng.integers(0, 256, size=3)
             distance = np.linalg.norm(palette - rgb, axis=1).min()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from . import detection_accuracy
 from .clip import evaluate_folder, train_clip
 from .evaluate import format_table
+from .owlvit import train_owlvit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_SHOWN = {"clip": format_table, "owlvit": detection_accuracy.format_table}
 
 
 def _positive(text: str) -> int:
@@ -30,19 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
     families = parser.add_subparsers(dest="family", required=True)
 
     clip = families.add_parser("clip", help="train the picture and text encoders of a small CLIP")
-    clip.add_argument("-o", "--out", type=Path, required=True, help="folder for the trained model")
-    clip.add_argument("--steps", type=_positive, default=4500, help="default: %(default)s")
-    clip.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    clip.add_argument("--threads", type=_positive, default=2, help="default: %(default)s")
-    clip.add_argument(
-        "--work", type=Path, help="folder for the checkpoint of the run (default: OUT.work)"
-    )
-    clip.add_argument(
-        "--no-resume",
-        dest="resume",
-        action="store_false",
-        help="start anew even if the work folder holds a checkpoint",
-    )
+    _add_run(clip, steps=4500)
+    owl = families.add_parser("owlvit", help="fine-tune a small CLIP to an OWL-ViT")
+    owl.add_argument("--clip", type=Path, required=True, help="folder of the trained CLIP")
+    _add_run(owl, steps=4000)
 
     score = families.add_parser("evaluate", help="print the accuracy of a trained CLIP")
     score.add_argument("model", type=Path, help="folder of the trained model")
@@ -51,6 +48,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--seed", type=int, default=4321, help="default: %(default)s")
     return parser
+
+
+def _add_run(command: argparse.ArgumentParser, *, steps: int) -> None:
+    """The options that every training run has."""
+    command.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for the trained model"
+    )
+    command.add_argument("--steps", type=_positive, default=steps, help="default: %(default)s")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command.add_argument("--threads", type=_positive, default=2, help="default: %(default)s")
+    command.add_argument(
+        "--work", type=Path, help="folder for the checkpoint of the run (default: OUT.work)"
+    )
+    command.add_argument(
+        "--no-resume",
+        dest="resume",
+        action="store_false",
+        help="start anew even if the work folder holds a checkpoint",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     work = options.work or options.out.with_name(options.out.name + ".work")
     try:
-        record = train_clip(
+        train_family = (
+            train_clip if options.family == "clip" else partial(train_owlvit, clip=options.clip)
+        )
+        record = train_family(
             options.out,
             steps=options.steps,
             seed=options.seed,
@@ -78,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{record['steps']} steps in {record['seconds']:.0f} s; saved to {options.out}")
-    print(format_table(record["accuracy"]))
+    print(_SHOWN[options.family](record["accuracy"]))
     return 0
 
 
