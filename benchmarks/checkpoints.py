@@ -9,42 +9,66 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoConfig, CLIPModel, OwlViTForObjectDetection, PreTrainedModel
 
 from vlrt_export.pipeline import export
 
 
-def make_seeded(snapshot: Path, root: Path, precision: str) -> tuple[Path, Path]:
-    """A seeded CLIP checkpoint, kept for the next time, and its bundle, always made anew.
+def make_seeded(snapshot: Path, root: Path, *precisions: str) -> tuple[Path, Path]:
+    """A seeded checkpoint, kept for the next time, and its bundle, always made anew.
 
     Args:
         snapshot: a hub snapshot without weights: config, image settings, vocabulary.
         root: where to keep both.
-        precision: as `vlrt export` takes it.
+        precisions: as `vlrt export` takes them.
 
     Returns:
         The checkpoint's and the bundle's directory.
     """
-    checkpoint, bundle = root / "checkpoint", root / f"bundle-{precision}"
+    checkpoint, bundle = root / "checkpoint", root / f"bundle-{'-'.join(precisions)}"
     if not (checkpoint / "model.safetensors").is_file():
         _make_checkpoint(snapshot, checkpoint)
     export(
         str(checkpoint),
         bundle,
-        precisions=[precision],
+        precisions=precisions,
         overwrite=True,
         say=lambda line: print(line, file=sys.stderr),
     )
     return checkpoint, bundle
 
 
+def _settle_clip(model: PreTrainedModel) -> None:
+    model.logit_scale.fill_(math.log(100))  # the value of all published checkpoints
+
+
+def _settle_owlvit(model: PreTrainedModel) -> None:
+    """Heads that give boxes of all sizes, and a score above 0.1 now and then.
+
+    transformers draws them with a deviation of 1, which drives every sigmoid to 0 or 1.
+    """
+    for layer in (model.box_head, model.class_head):
+        for parameter in layer.parameters():
+            parameter.mul_(0.02)
+    model.class_head.logit_shift.bias.fill_(-0.2)
+    model.class_head.logit_scale.bias.fill_(30)
+
+
+_MODELS = {
+    "clip": (CLIPModel, _settle_clip),
+    "owlvit": (OwlViTForObjectDetection, _settle_owlvit),
+}
+
+
 def _make_checkpoint(snapshot: Path, out: Path) -> None:
     print(f"making a seeded checkpoint in {out}", file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig.from_pretrained(snapshot))
+    config = AutoConfig.from_pretrained(snapshot)
+    kind, settle = _MODELS[config.model_type]
+    model = kind(config)
     with torch.no_grad():
-        model.logit_scale.fill_(math.log(100))  # the value of all published checkpoints
+        settle(model)
     # vocab.json and merges.txt stay as they are: transformers reads a tokenizer.json more slowly.
     for path in snapshot.iterdir():
         shutil.copyfile(path, out / path.name)

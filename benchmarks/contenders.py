@@ -1,4 +1,4 @@
-"""Runs the contenders of `footprint.py`, each in a process of its own."""
+"""Runs the contenders of a benchmark, each in a process of its own."""
 
 import json
 import os
@@ -13,18 +13,23 @@ from typing import Any
 import numpy as np
 
 CONTENDERS = ("vlrt", "transformers")
-PROGRAM = Path(__file__).with_name("cold_start.py")
+COLD_START = Path(__file__).with_name("cold_start.py")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 Sample = dict[str, Any]
 
 
-def run_once(contender: str, job: dict[str, Any]) -> Sample:
+def run_once(contender: str, job: dict[str, Any], program: Path = COLD_START) -> Sample:
     """One process of one contender; its scores and what it took.
+
+    Args:
+        contender: as the program calls it.
+        job: for the program, which gets it as JSON.
+        program: prints its scores as one line of JSON, and then a JSON object of what it took.
 
     Raises:
         SystemExit: it failed.
     """
-    command = [sys.executable, str(PROGRAM), contender, json.dumps(job)]
+    command = [sys.executable, str(program), contender, json.dumps(job)]
     with tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         with subprocess.Popen(

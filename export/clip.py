@@ -13,21 +13,37 @@ from vlrt.families.clip import COMPONENTS, TASK
 from vlrt.ops import cosine_similarity
 
 from .checkpoint import Checkpoint
-from .graph import FLOAT, INT64, Graph
+from .graph import Graph
 from .precision import Recipe
 from .reference import TorchModel
-from .transformer import encoder
+from .transformer import samples_at_once, text_embeds, vision_tokens
 
-__all__ = ["COMPONENTS", "TASK", "Reference", "build", "inputs", "logits", "values"]
+__all__ = [
+    "COMPONENTS", "INPUTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TASK",
+    "Reference", "at_once", "build", "quality", "values",
+]  # fmt: skip
 
+Arrays = Mapping[str, NDArray[Any]]
+
+INPUTS = {"vision_model": ("pixel_values",), "text_model": ("input_ids",)}
+PICTURES = 32  # drawn ones, to verify on
+PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
+# What a precision leaves alone, by the names of linear layers (see `Recipe`).
+KEEP_FP32 = {"int8": frozenset({"visual_projection", "text_projection"})}
 # Older checkpoints say eos_token_id=2, which was never the id of their end-of-text token;
 # transformers then takes the highest id of the text (`CLIPTextModel.forward`).
 _WRONG_EOS = 2
+_CLEAR = 1  # by how much of a logit the best label must lead
 
 
 def values(checkpoint: Checkpoint) -> dict[str, float]:
     """What no graph holds: `logit_scale`, the factor itself, exp of the checkpoint's parameter."""
     return {"logit_scale": float(np.exp(checkpoint.tensor("logit_scale")))}
+
+
+def at_once(config: Mapping[str, Any]) -> int:
+    """How many samples to verify in one run."""
+    return samples_at_once(config["vision_config"])
 
 
 def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
@@ -43,57 +59,20 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
     return {"vision_model": _vision, "text_model": _text}[component](graph, checkpoint.config)
 
 
-def inputs(made: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
-    """Each component's share of what preprocessing makes."""
-    return {
-        "vision_model": {"pixel_values": made["pixel_values"]},
-        "text_model": {"input_ids": made["input_ids"]},
-    }
-
-
 def _vision(graph: Graph, config: dict[str, Any]) -> Graph:
-    tower, size = config["vision_config"], config["vision_config"]["image_size"]
-    width, prefix, epsilon = tower["hidden_size"], "vision_model.", tower["layer_norm_eps"]
-    pixels = graph.input("pixel_values", FLOAT, ["batch", tower["num_channels"], size, size])
-    patches = graph.patches(pixels, f"{prefix}embeddings.patch_embedding", tower["patch_size"])
-    position = graph.weight(f"{prefix}embeddings.position_embedding.weight")
-    placed = graph.add(patches, graph.floats(position[1:], "vision.patch_positions"))
-    token = (graph.weight(f"{prefix}embeddings.class_embedding") + position[0]).reshape(1, 1, -1)
-    token = graph.expand_to_batch(graph.floats(token, "vision.class_token"), pixels, width)
-    value = graph.op("Concat", graph.cast(token, graph.type_of(placed)), placed, axis=1)
-    value = graph.layer_norm(value, f"{prefix}pre_layrnorm", epsilon)
-    value = encoder(graph, value, prefix, tower, length=len(position))
-    pooled = graph.op("Gather", value, graph.scalar(0), axis=1)
-    pooled = graph.layer_norm(pooled, f"{prefix}post_layernorm", epsilon)
-    embeds = graph.linear(pooled, "visual_projection", is_head=True)
+    tower, prefix = config["vision_config"], "vision_model."
+    tokens = vision_tokens(graph, prefix, tower, "pre_layrnorm")
+    pooled = graph.op("Gather", tokens, graph.scalar(0), axis=1)
+    pooled = graph.layer_norm(pooled, f"{prefix}post_layernorm", tower["layer_norm_eps"])
+    embeds = graph.linear(pooled, "visual_projection")
     graph.output("image_embeds", embeds, ["batch", config["projection_dim"]])
     return graph
 
 
 def _text(graph: Graph, config: dict[str, Any]) -> Graph:
-    tower, prefix = config["text_config"], "text_model."
-    ids = graph.input("input_ids", INT64, ["batch", "length"])
-    position = graph.weight(f"{prefix}embeddings.position_embedding.weight")
-    words = graph.embedding(ids, f"{prefix}embeddings.token_embedding")
-    length = graph.op("Shape", ids, start=1, end=2)
-    places = graph.op(
-        "Slice", graph.floats(position, "text.positions"), graph.ints(0), length, graph.ints(0)
-    )
-    value = encoder(
-        graph, graph.add(words, places), prefix, tower, length=len(position), causal=True
-    )
-    # Texts end with an end-of-text token, and padding may have the same id: the first one counts.
-    # Everything behind it is invisible to it, so no attention mask is needed.
-    if tower["eos_token_id"] == _WRONG_EOS:
-        marks = ids
-    else:
-        marks = graph.cast(graph.op("Equal", ids, graph.scalar(tower["eos_token_id"])), INT64)
-    end = graph.op("ArgMax", marks, axis=1, keepdims=1)
-    end = graph.op("Unsqueeze", end, graph.ints(2))
-    pooled = graph.op("GatherND", value, end, batch_dims=1)
-    pooled = graph.op("Squeeze", pooled, graph.ints(1))
-    pooled = graph.layer_norm(pooled, f"{prefix}final_layer_norm", tower["layer_norm_eps"])
-    embeds = graph.linear(pooled, "text_projection", is_head=True)
+    tower = config["text_config"]
+    end = None if tower["eos_token_id"] == _WRONG_EOS else tower["eos_token_id"]
+    embeds = text_embeds(graph, "", tower, end=end)
     graph.output("text_embeds", embeds, ["batch", config["projection_dim"]])
     return graph
 
@@ -101,7 +80,7 @@ def _text(graph: Graph, config: dict[str, Any]) -> Graph:
 class Reference(TorchModel):
     """The checkpoint in PyTorch, a component at a time."""
 
-    def run(self, component: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, component: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """What `build`'s graph of the component must compute, under the same names."""
         tower, projection, output = {
             "vision_model": (self.model.vision_model, self.model.visual_projection, "image_embeds"),
@@ -112,7 +91,31 @@ class Reference(TorchModel):
         )
 
 
-def logits(outputs: Mapping[str, NDArray[Any]], scale: Mapping[str, float]) -> NDArray[np.float32]:
-    """Logits [pictures, texts] out of both components' outputs."""
-    cosines = cosine_similarity(outputs["image_embeds"], outputs["text_embeds"])
-    return cosines * np.float32(scale["logit_scale"])
+def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dict[str, Any]:
+    """How often the best label is the same.
+
+    Args:
+        found, expected: the outputs of both components, of a variant and of the reference.
+        values: what `values` returned.
+
+    Returns:
+        `agreement` over the `compared` pictures: those whose best label the reference puts ahead by
+        a logit of 1 or more (2.7 times as likely). A tie that falls the other way is no fault of
+        the variant. None without any. `top1_agreement` is over all pictures.
+    """
+    ours, theirs = (
+        cosine_similarity(outputs["image_embeds"], outputs["text_embeds"])
+        * np.float32(values["logit_scale"])
+        for outputs in (found, expected)
+    )
+    best_two = np.sort(theirs, axis=1)[:, -2:]
+    clear = best_two[:, -1] - best_two[:, 0] >= _CLEAR
+    same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    return {
+        "agreement": float(same[clear].mean()) if clear.any() else None,
+        "compared": int(clear.sum()),
+        "of": "clear-cut pictures have the same best label",
+        "pictures": len(theirs),
+        "labels": int(theirs.shape[1]),
+        "top1_agreement": float(same.mean()),
+    }

@@ -140,19 +140,18 @@ class Graph:
         )
         return str(self.op("LayerNormalization", value, scale, bias, axis=-1, epsilon=epsilon))
 
-    def linear(self, value: str, *names: str, is_head: bool = False) -> str:
-        """`x @ W.T + b` for the layers `names` side by side, quantised if the recipe says so.
+    def linear(self, value: str, *names: str) -> str:
+        """`x @ W.T + b` for the layers `names` side by side, in the recipe's precision.
 
         Args:
             value: [..., K].
             names: layers with weights [N, K] and optional biases [N]; several are packed into one
                 product (queries, keys and values), whose output is their concatenation.
-            is_head: this is a head or a projection, which int8 leaves alone.
         """
         weight = np.concatenate([self.weight(f"{name}.weight") for name in names]).T
         has_bias = self.has(f"{names[0]}.bias")
         bias = np.concatenate([self.weight(f"{n}.bias") for n in names]) if has_bias else None
-        return self.product(value, weight, bias, "+".join(names), is_head=is_head)
+        return self.product(value, weight, bias, "+".join(names))
 
     def product(
         self,
@@ -160,12 +159,10 @@ class Graph:
         weight: NDArray[np.float32],
         bias: NDArray[np.float32] | None,
         name: str,
-        *,
-        is_head: bool = False,
     ) -> str:
         """`x @ weight + bias` with weight [K, N], in the recipe's precision for layer `name`."""
         precision = self.recipe.of(name)
-        if precision == "int8" and not is_head:
+        if precision == "int8":
             quantized, scales = quantize_columns(weight)
             inputs = [
                 self.cast(value, FLOAT),

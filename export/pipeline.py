@@ -1,4 +1,9 @@
-"""A checkpoint to a bundle: build every variant, prove it, write what passes."""
+"""A checkpoint to a bundle: build every variant, prove it, write what passes.
+
+What a family is to an export, its module says: which graphs there are and what goes into them
+(COMPONENTS, INPUTS, `build`, `values`), what a precision leaves alone (KEEP_FP32), and how to prove
+it (TASK, PICTURES, PIXELS_ABS, `at_once`, `Reference`, `quality`).
+"""
 
 import importlib
 import shutil
@@ -16,18 +21,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlrt import __version__, bundle
+from vlrt.describe import largest_error, lowest_cosine
 from vlrt.doctor import processor_name
 from vlrt.errors import ExportError, GateError, OptionError
 from vlrt.files import read_settings
 from vlrt.load import import_family
-from vlrt.processor import ImageProcessor
 from vlrt.session import Session, available_cpus, engine, place
 from vlrt.text import Tokenizer, token_limit
 
 from . import reference, samples, verify
 from .checkpoint import Checkpoint, open_checkpoint
 from .graph import Graph
-from .precision import FP16_LIMIT, PRECISIONS, Recipe
+from .precision import FP16_LIMIT, GATES, PRECISIONS, Recipe
 
 # From this size on, weights go into a file of their own, which ONNX Runtime maps instead of
 # copying: the graph loads faster and peaks lower. (A protobuf also ends at 2 GiB.)
@@ -96,8 +101,8 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         root = Path(scratch) / "bundle"
         (root / "onnx").mkdir(parents=True)
-        run = _Run(checkpoint, family, root, list(images or samples.drawn_pictures()),
-                   list(texts or samples.texts()), say)  # fmt: skip
+        pictures = list(images or samples.drawn_pictures(family.PICTURES))
+        run = _Run(checkpoint, family, root, pictures, list(texts or samples.texts()), say)
         report = run.all(precisions)
         if not report.written:
             lines = [f"{p}: {why}" for p, whys in report.refused.items() for why in whys]
@@ -124,6 +129,7 @@ class _Run:
         self.checkpoint, self.family, self.root, self.say = checkpoint, family, root, say
         checkpoint.write_settings(root)
         self.values: dict[str, float] = family.values(checkpoint)
+        self.at_once: int = family.at_once(checkpoint.config)
         self.threads = available_cpus()
         self.placement = place("cpu")
         self.inputs = self._inputs(texts, images)
@@ -138,24 +144,27 @@ class _Run:
 
     def _inputs(self, texts: list[str], images: list[Image.Image]) -> dict[str, Arrays]:
         """What the runtime's own preprocessing makes of the samples, for each component."""
-        processor = ImageProcessor.from_settings(
-            read_settings(self.root, "preprocessor_config.json")
-        )
+        runtime = import_family(self.checkpoint.model_type)
+        processor = runtime.image_processor(read_settings(self.root, "preprocessor_config.json"))
         settings = read_settings(self.root, "tokenizer_config.json")
         limit = token_limit(settings, read_settings(self.root, "config.json"))
         tokenizer = Tokenizer(self.root / "tokenizer.json", settings, limit)
-        padded = tokenizer.pad(tokenizer.ids(texts, truncate=True))
-        made = {"pixel_values": processor(images), **padded}
-        inputs: dict[str, Arrays] = self.family.inputs(made)
-        return inputs
+        made = tokenizer.pad(tokenizer.ids(texts, truncate=True))
+        made["pixel_values"] = processor(images)
+        return {
+            component: {name: made[name] for name in self.family.INPUTS[component]}
+            for component in self.family.COMPONENTS
+        }
 
     def _ask_reference(self, texts: list[str], images: list[Image.Image]) -> None:
         self.say(f"verifying against PyTorch: {len(images)} pictures, {len(texts)} texts")
-        torch_model = self.family.Reference(self.checkpoint, self.family.TASK)
+        torch_model = self.family.Reference(self.checkpoint, self.family.TASK, self.at_once)
         theirs = torch_model.process(images) | torch_model.tokenize(texts)
         for component, named in self.inputs.items():
             for name, array in named.items():
-                if not np.array_equal(theirs[name], array):
+                allowed = self.family.PIXELS_ABS if name == "pixel_values" else 0
+                same_shape = theirs[name].shape == array.shape
+                if not same_shape or not np.abs(theirs[name] - array).max() <= allowed:
                     raise GateError(
                         f"{component}: transformers makes other {name} of the samples than vlrt "
                         "does from the checkpoint's own settings"
@@ -173,7 +182,7 @@ class _Run:
                 path = Path(scratch) / f"{component}.onnx"
                 _save(self._build(component, Recipe("fp32")).model(_producer()), path)
                 self.expected[component] = verify.run_in_slices(
-                    self._open(path).run, self.inputs[component]
+                    self._open(path).run, self.inputs[component], self.at_once
                 )
 
     def all(self, precisions: Sequence[str]) -> Report:
@@ -193,7 +202,6 @@ class _Run:
         return report
 
     def _variant(self, precision: str) -> list[str]:
-        parity: dict[str, dict[str, Any]] = {}
         outputs: Arrays = {}
         made: dict[str, dict[str, Any]] = {}
         for component in self.components:
@@ -201,30 +209,25 @@ class _Run:
             name = bundle.graph_file(component, precision)
             files = _save(self._build(component, recipe).model(_producer()), self.root / name)
             session = self._open(self.root / name)
-            found, repeatable = verify.run_twice(session, self.inputs[component])
+            found, repeatable = verify.run_twice(session, self.inputs[component], self.at_once)
             outputs |= found
-            parity[component] = {
-                **verify.embedding_parity(found, self.expected[component]),
-                "repeatable": repeatable,
-            }
+            parity = verify.parity(found, self.expected[component])
             timing = verify.speed(session, self.inputs[component], self.threads, "cpu")
             made[component] = {
                 "files": [f"onnx/{file}" for file in files],
                 "recipe": recipe.describe(),
-                "parity": parity[component],
+                "parity": parity,
+                "repeatable": repeatable,
                 "speed": timing,
             }
             size = sum((self.root / "onnx" / file).stat().st_size for file in files)
             self.say(
-                f"  {name}: {size / 1e6:.1f} MB, lowest cosine "
-                f"{parity[component]['min_cosine']:.6f}, largest error "
-                f"{parity[component]['max_abs_error']:.1e}, {timing['median_ms']:.1f} ms"
+                f"  {name}: {size / 1e6:.1f} MB, lowest cosine {lowest_cosine(parity):.6f}, "
+                f"largest error {largest_error(parity):.1e}, {timing['median_ms']:.1f} ms"
             )
         expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
-        quality = verify.top1_agreement(
-            self.family.logits(outputs, self.values), self.family.logits(expected, self.values)
-        )
-        whys = verify.complaints(precision, parity, quality)
+        quality = self.family.quality(outputs, expected, self.values)
+        whys = verify.complaints(GATES[self.family.TASK][precision], made, quality)
         for component, entry in made.items():
             if whys:
                 for file in entry["files"]:
@@ -236,13 +239,14 @@ class _Run:
         return whys
 
     def _recipe(self, component: str, precision: str) -> Recipe:
-        """The plain recipe, or for fp16 one that leaves alone what would overflow.
+        """The family's recipe, or for fp16 one that leaves alone what would overflow.
 
         What a layer takes counts as well as what it gives: the CPU computes fp16 in fp32 and would
         not show it, but on a GPU a layer overflows on an input that the layer before it, left in
         fp32, may well give.
         """
-        recipe = Recipe(precision)
+        kept = self.family.KEEP_FP32.get(precision, frozenset())
+        recipe = Recipe(precision, kept)
         if precision != "fp16":
             return recipe
         with tempfile.TemporaryDirectory(dir=self.root.parent) as scratch:
@@ -253,7 +257,7 @@ class _Run:
         loud = frozenset(
             layer
             for end, colon, layer in (name.partition(":") for name in outputs)
-            if colon and outputs[f"{end}:{layer}"].max() > FP16_LIMIT
+            if colon and recipe.of(layer) == "fp16" and outputs[f"{end}:{layer}"].max() > FP16_LIMIT
         )
         if loud:
             self.say(f"  {component}: left in fp32, near fp16's limit: {', '.join(sorted(loud))}")
@@ -267,6 +271,8 @@ class _Run:
         return Session(path, self.placement, threads=self.threads)
 
     def _manifest(self, report: Report) -> dict[str, Any]:
+        allowed = self.family.PIXELS_ABS
+        pixels = f"within {allowed:g}" if allowed else "bit-exact"
         against = "nothing: PyTorch was not installed; parity is with this export's own fp32 graph"
         return {
             "vlrt_version": __version__,
@@ -281,7 +287,7 @@ class _Run:
             "values": self.values,
             "verified": {
                 "against": against if self.missing else "PyTorch fp32, eager",
-                "pixel_values": None if self.missing else "bit-exact",
+                "pixel_values": None if self.missing else pixels,
                 "input_ids": None if self.missing else "bit-exact",
                 "versions": {
                     "onnxruntime": engine().__version__,

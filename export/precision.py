@@ -1,6 +1,7 @@
 """How a precision stores weights and computes with them, what it leaves alone, and its gate."""
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +19,29 @@ class Gate:
     """What a variant must reach, against the reference, to be written.
 
     Attributes:
-        max_abs_error: of embeddings scaled to length 1, or None for no limit.
+        max_abs_error: of embeddings scaled to length 1, and of other outputs, scaled where their
+            largest is over 1; or None for no limit.
         min_cosine: the lowest over all embeddings.
-        min_top1_agreement: the share of clear-cut sample pictures whose best label is the same.
+        min_agreement: the share of results that are the same, as the family counts them.
     """
 
     max_abs_error: float | None
     min_cosine: float
-    min_top1_agreement: float
+    min_agreement: float
 
 
+# By task, for a result of one kind does not forgive what a result of another does.
 GATES = {
-    "fp32": Gate(max_abs_error=1e-4, min_cosine=0.999999, min_top1_agreement=1.0),
-    "fp16": Gate(max_abs_error=None, min_cosine=0.9999, min_top1_agreement=0.99),
-    "int8": Gate(max_abs_error=None, min_cosine=0.995, min_top1_agreement=0.99),
+    "zero-shot-image-classification": {
+        "fp32": Gate(max_abs_error=1e-4, min_cosine=0.999999, min_agreement=1.0),
+        "fp16": Gate(max_abs_error=None, min_cosine=0.9999, min_agreement=0.99),
+        "int8": Gate(max_abs_error=None, min_cosine=0.995, min_agreement=0.99),
+    },
+    "zero-shot-object-detection": {
+        "fp32": Gate(max_abs_error=1e-4, min_cosine=0.999999, min_agreement=1.0),
+        "fp16": Gate(max_abs_error=None, min_cosine=0.999, min_agreement=0.99),
+        "int8": Gate(max_abs_error=None, min_cosine=0.95, min_agreement=0.95),
+    },
 }
 
 
@@ -41,7 +51,8 @@ class Recipe:
 
     Attributes:
         precision: "fp32", "fp16" or "int8".
-        keep_fp32: names of linear layers that stay fp32, by their weight's name without `.weight`.
+        keep_fp32: the linear layers that stay fp32: their weights' names without `.weight`, or
+            patterns of them such as `box_head.*`.
     """
 
     precision: str
@@ -57,7 +68,8 @@ class Recipe:
 
     def of(self, layer: str) -> str:
         """The precision of one linear layer."""
-        return "fp32" if layer in self.keep_fp32 else self.precision
+        kept = any(fnmatchcase(layer, pattern) for pattern in self.keep_fp32)
+        return "fp32" if kept else self.precision
 
     def describe(self) -> dict[str, object]:
         """For the manifest."""

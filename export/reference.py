@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .checkpoint import Checkpoint
-from .verify import run_in_slices
+from .verify import SLICE, run_in_slices
 
 _NEEDED = ("torch", "transformers", "optimum")
 
@@ -31,9 +31,10 @@ class TorchModel:
     Args:
         checkpoint: any that transformers loads.
         task: as Hugging Face names it; optimum's TasksManager knows the class for it.
+        at_once: samples in one run.
     """
 
-    def __init__(self, checkpoint: Checkpoint, task: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, task: str, at_once: int = SLICE) -> None:
         import torch
         import transformers
         from optimum.exporters.tasks import TasksManager
@@ -47,6 +48,7 @@ class TorchModel:
         self.model = chosen.from_pretrained(
             checkpoint.root, dtype=torch.float32, attn_implementation="eager"
         ).eval()
+        self.at_once = at_once
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.root)
         self.image_processor: Any = _pil_processor(checkpoint)
 
@@ -69,7 +71,7 @@ class TorchModel:
             return {name: tensor.numpy() for name, tensor in made.items()}
 
         with torch.inference_mode():
-            return run_in_slices(run, inputs)
+            return run_in_slices(run, inputs, self.at_once)
 
 
 def _pil_processor(checkpoint: Checkpoint) -> Any:

@@ -11,7 +11,6 @@ from vlrt.image import load_image
 
 from .demo.scenes import ALL_PAIRS, draw_scene
 
-PICTURES = 32
 _SIZES_WH = [(320, 320), (480, 270), (240, 400), (640, 128)]
 _SENTENCES = [
     "a photo of a cat",
@@ -25,7 +24,7 @@ _SENTENCES = [
 ]
 
 
-def drawn_pictures(number: int = PICTURES, seed: int = 0) -> list[Image.Image]:
+def drawn_pictures(number: int, seed: int = 0) -> list[Image.Image]:
     """Drawn scenes of one to five objects, square, wide, tall and very wide."""
     return [
         draw_scene(

@@ -1,8 +1,83 @@
-"""Pre-norm transformer encoders, as CLIP's two towers and its descendants have them."""
+"""Pre-norm transformer towers, as CLIP has them and OWL-ViT takes them over."""
 
 from typing import Any
 
-from .graph import Graph
+import numpy as np
+
+from vlrt.errors import ExportError
+
+from .graph import FLOAT, INT64, Graph
+
+
+def vision_tokens(graph: Graph, prefix: str, tower: dict[str, Any], first_norm: str) -> str:
+    """The input `pixel_values` through a vision transformer.
+
+    Args:
+        graph: the graph to add to.
+        prefix: of the tower's tensors, such as "vision_model.".
+        tower: its settings.
+        first_norm: the name of the LayerNorm in front of the encoder.
+
+    Returns:
+        [B, 1 + P, D]: the class token, then the P patches row by row; without the last LayerNorm.
+
+    Raises:
+        ExportError: the checkpoint has positions for another number of patches.
+    """
+    size, patch, embeddings = tower["image_size"], tower["patch_size"], f"{prefix}embeddings."
+    pixels = graph.input("pixel_values", FLOAT, ["batch", tower["num_channels"], size, size])
+    filled = pixels
+    if size % patch:  # a convolution leaves out what does not fill a patch
+        whole = size - size % patch
+        cut = graph.ints(0, 0), graph.ints(whole, whole), graph.ints(2, 3)
+        filled = graph.op("Slice", pixels, *cut)
+    patches = graph.patches(filled, f"{embeddings}patch_embedding", patch)
+    position = graph.weight(f"{embeddings}position_embedding.weight")
+    if len(position) != patch_count(tower) + 1:
+        raise ExportError(
+            f"the checkpoint has {len(position)} positions; pictures of {size} pixels in patches "
+            f"of {patch} need {patch_count(tower) + 1}"
+        )
+    placed = graph.add(patches, graph.floats(position[1:], "vision.patch_positions"))
+    token = (graph.weight(f"{embeddings}class_embedding") + position[0]).reshape(1, 1, -1)
+    token = graph.expand_to_batch(
+        graph.floats(token, "vision.class_token"), pixels, tower["hidden_size"]
+    )
+    value = graph.op("Concat", graph.cast(token, graph.type_of(placed)), placed, axis=1)
+    value = graph.layer_norm(value, f"{prefix}{first_norm}", tower["layer_norm_eps"])
+    return encoder(graph, value, prefix, tower, length=len(position))
+
+
+def text_embeds(graph: Graph, prefix: str, tower: dict[str, Any], *, end: int | None) -> str:
+    """The input `input_ids` through a causal text transformer and its projection.
+
+    Args:
+        graph: the graph to add to.
+        prefix: of the checkpoint's tensors: "", or such as "owlvit.".
+        tower: the tower's settings.
+        end: the id of the end-of-text token, or None for the highest id of each text.
+
+    Returns:
+        [N, D], pooled at the end of each text, not normalised.
+    """
+    own = f"{prefix}text_model."
+    ids = graph.input("input_ids", INT64, ["batch", "length"])
+    position = graph.weight(f"{own}embeddings.position_embedding.weight")
+    words = graph.embedding(ids, f"{own}embeddings.token_embedding")
+    length = graph.op("Shape", ids, start=1, end=2)
+    places = graph.op(
+        "Slice", graph.floats(position, "text.positions"), graph.ints(0), length, graph.ints(0)
+    )
+    value = encoder(graph, graph.add(words, places), own, tower, length=len(position), causal=True)
+    # Texts end with an end-of-text token, and padding may have the same id: the first one counts.
+    # Everything behind it is invisible to it, so no attention mask is needed.
+    marks = ids if end is None else graph.cast(graph.op("Equal", ids, graph.scalar(end)), INT64)
+    at = graph.op("ArgMax", marks, axis=1, keepdims=1)
+    at = graph.op("Unsqueeze", at, graph.ints(2))
+    pooled = graph.op("GatherND", value, at, batch_dims=1)
+    pooled = graph.op("Squeeze", pooled, graph.ints(1))
+    pooled = graph.layer_norm(pooled, f"{own}final_layer_norm", tower["layer_norm_eps"])
+    return graph.linear(pooled, f"{prefix}text_projection")
 
 
 def encoder(
@@ -39,3 +114,19 @@ def encoder(
         hidden = graph.activation(graph.linear(normed, f"{layer}mlp.fc1"), config["hidden_act"])
         value = graph.add(value, graph.linear(hidden, f"{layer}mlp.fc2"))
     return value
+
+
+def patch_count(tower: dict[str, Any]) -> int:
+    """How many whole patches a vision tower cuts its square pictures into."""
+    return int(tower["image_size"] // tower["patch_size"]) ** 2
+
+
+def samples_at_once(tower: dict[str, Any], budget: int = 1 << 30) -> int:
+    """How many pictures to verify in one run, from 1 to 8.
+
+    Eager attention keeps one matrix of all tokens by all tokens for each head, and one more while
+    it takes the softmax; both of them stay within `budget` bytes each.
+    """
+    tokens = patch_count(tower) + 1
+    matrix = tower["num_attention_heads"] * tokens**2 * np.dtype(np.float32).itemsize
+    return int(min(8, max(1, budget // matrix)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vlrt.ops import l2_normalize
 from vlrt.session import Runner
 
-from .precision import GATES
+from .precision import Gate
 
 Arrays = dict[str, NDArray[Any]]
 # Samples in one run. All of them at once would hold gigabytes of a large model's activations.
@@ -35,62 +35,46 @@ def run_in_slices(
     }
 
 
-def run_twice(runner: Runner, inputs: Mapping[str, NDArray[Any]]) -> tuple[Arrays, bool]:
+def run_twice(
+    runner: Runner, inputs: Mapping[str, NDArray[Any]], size: int = SLICE
+) -> tuple[Arrays, bool]:
     """The outputs of a graph, and whether a second run gave the same.
 
     Some ONNX Runtime builds corrupt the second run of an fp16 graph (onnxruntime issue 27768).
     """
-    first, second = (run_in_slices(runner.run, inputs) for _ in range(2))
+    first, second = (run_in_slices(runner.run, inputs, size) for _ in range(2))
     same = all(np.array_equal(first[name], second[name], equal_nan=True) for name in first)
     return first, same
 
 
-def embedding_parity(outputs: Arrays, reference: Arrays) -> dict[str, float]:
-    """How far embeddings are from the reference's.
+def parity(outputs: Arrays, reference: Arrays) -> dict[str, dict[str, float]]:
+    """How far each output is from the reference's.
 
     Args:
-        outputs, reference: float arrays [..., D] by name, the same names in both.
+        outputs, reference: float arrays by name, the same names in both. Those whose names end in
+            `_embeds` are embeddings [..., D], of which only the direction counts.
 
     Returns:
-        `max_abs_error` as the graph gives them, `max_abs_error_unit` scaled to length 1, and the
-        lowest `min_cosine`. NaN anywhere makes all of them NaN, which passes no gate.
+        Of each output, `max_abs_error` as the graph gives it, and `max_abs_error_unit`: of
+        embeddings scaled to length 1, which also have the lowest `min_cosine`; of others divided by
+        the reference's largest magnitude, where that is over 1. NaN anywhere makes all numbers of
+        its output NaN, which passes no gate.
     """
-    errors, unit_errors, cosines = [], [], []
+    found = {}
     for name, expected in reference.items():
-        a, b = l2_normalize(outputs[name]), l2_normalize(expected)
-        errors.append(np.abs(outputs[name] - expected).max())
-        unit_errors.append(np.abs(a - b).max())
-        cosines.append((a * b).sum(axis=-1).min())
-    return {
-        "max_abs_error": float(np.max(errors)),
-        "max_abs_error_unit": float(np.max(unit_errors)),
-        "min_cosine": float(np.min(cosines)),
-    }
-
-
-def top1_agreement(
-    logits: NDArray[np.float32], reference: NDArray[np.float32]
-) -> dict[str, float | int | None]:
-    """How often the best label is the same.
-
-    Args:
-        logits, reference: [pictures, labels].
-
-    Returns:
-        `top1_agreement` over all pictures, and `clear_top1_agreement` over the `clear_pictures`:
-        those whose best label the reference puts ahead by a logit of 1 or more (2.7 times as
-        likely). A tie that falls the other way is no fault of the variant. None without any.
-    """
-    best_two = np.sort(reference, axis=1)[:, -2:]
-    clear = best_two[:, -1] - best_two[:, 0] >= 1
-    same = logits.argmax(axis=1) == reference.argmax(axis=1)
-    return {
-        "pictures": len(reference),
-        "labels": int(reference.shape[1]),
-        "top1_agreement": float(same.mean()),
-        "clear_pictures": int(clear.sum()),
-        "clear_top1_agreement": float(same[clear].mean()) if clear.any() else None,
-    }
+        error = np.abs(outputs[name] - expected).max()
+        if name.endswith("_embeds"):
+            a, b = l2_normalize(outputs[name]), l2_normalize(expected)
+            numbers = {
+                "max_abs_error": error,
+                "max_abs_error_unit": np.abs(a - b).max(),
+                "min_cosine": (a * b).sum(axis=-1).min(),
+            }
+        else:
+            unit = error / np.maximum(1, np.abs(expected).max())
+            numbers = {"max_abs_error": error, "max_abs_error_unit": unit}
+        found[name] = {key: float(number) for key, number in numbers.items()}
+    return found
 
 
 def speed(
@@ -117,35 +101,34 @@ def speed(
 
 
 def complaints(
-    precision: str,
-    parity: Mapping[str, Mapping[str, Any]],
-    quality: Mapping[str, Any],
+    gate: Gate, variants: Mapping[str, Mapping[str, Any]], quality: Mapping[str, Any]
 ) -> list[str]:
     """Why a variant does not pass its gate, each with the number and the limit; empty if it does.
 
     Args:
-        precision: decides the gate.
-        parity: component -> what `embedding_parity` returned, and `repeatable`.
-        quality: what `top1_agreement` returned.
+        gate: of its task and precision.
+        variants: component -> `parity`, as the function of that name returns it, and `repeatable`.
+        quality: what the family counted: the share `agreement`, or None for nothing to count, over
+            the `compared`, and what these are `of`, in words.
     """
-    gate, found = GATES[precision], []
-    for component, numbers in parity.items():
-        if not numbers["repeatable"]:
+    found = []
+    for component, variant in variants.items():
+        if not variant["repeatable"]:
             found.append(f"{component}: a second run on the same input gave another result")
-        # Written so that NaN fails.
-        if not numbers["min_cosine"] >= gate.min_cosine:
-            found.append(
-                f"{component}: lowest cosine {numbers['min_cosine']:.6f}, needs {gate.min_cosine}"
-            )
-        limit = gate.max_abs_error
-        if limit is not None and not numbers["max_abs_error_unit"] <= limit:
-            found.append(
-                f"{component}: largest error {numbers['max_abs_error_unit']:.2e}, limit {limit:.0e}"
-            )
-    agreement = quality["clear_top1_agreement"]
-    if agreement is not None and agreement < gate.min_top1_agreement:
+        for output, numbers in variant["parity"].items():
+            which = f"{component}, {output}"
+            # Written so that NaN fails.
+            if "min_cosine" in numbers and not numbers["min_cosine"] >= gate.min_cosine:
+                found.append(
+                    f"{which}: lowest cosine {numbers['min_cosine']:.6f}, needs {gate.min_cosine}"
+                )
+            error, limit = numbers["max_abs_error_unit"], gate.max_abs_error
+            if limit is not None and not error <= limit:
+                found.append(f"{which}: largest error {error:.2e}, limit {limit:.0e}")
+    agreement = quality["agreement"]
+    if agreement is not None and not agreement >= gate.min_agreement:
         found.append(
-            f"best label differs: agreement {agreement:.4f} over {quality['clear_pictures']} "
-            f"clear-cut pictures, needs {gate.min_top1_agreement}"
+            f"only {agreement:.4f} of {quality['compared']} {quality['of']}, "
+            f"needs {gate.min_agreement}"
         )
     return found

@@ -1,4 +1,4 @@
-"""A tiny CLIP checkpoint in the hub's layout, written without torch: seeded weights, real files."""
+"""Tiny checkpoints in the hub's layout, written without torch: seeded weights, real files."""
 
 import copy
 import json
@@ -61,9 +61,33 @@ PREPROCESSOR: dict[str, Any] = {
     "rescale_factor": 1 / 255,
     "size": {"shortest_edge": 32},
 }
+# Queries are compared with what the class head gives, which is as wide as the text tower.
+OWL_CONFIG: dict[str, Any] = CONFIG | {"architectures": None, "projection_dim": 32}
+OWL_PREPROCESSOR: dict[str, dict[str, Any]] = {
+    "owlvit": {
+        "do_center_crop": False,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "OwlViTFeatureExtractor",
+        "image_mean": PREPROCESSOR["image_mean"],
+        "image_std": PREPROCESSOR["image_std"],
+        "resample": 3,
+    },
+    "owlv2": {
+        "do_normalize": True,
+        "do_pad": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": PREPROCESSOR["image_mean"],
+        "image_processor_type": "Owlv2ImageProcessor",
+        "image_std": PREPROCESSOR["image_std"],
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+    },
+}
 
 
-def tokenizer_files(root: Path) -> dict[str, int]:
+def tokenizer_files(root: Path, pad: str = END) -> dict[str, int]:
     """Write tokenizer.json and tokenizer_config.json; returns the vocabulary."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -90,60 +114,83 @@ def tokenizer_files(root: Path) -> dict[str, int]:
     tokenizer.add_special_tokens([START, END])
     tokenizer.save(str(root / "tokenizer.json"))
     settings = {
-        "bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END,
+        "bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END,
         "model_max_length": MAX_TOKENS, "tokenizer_class": "CLIPTokenizer",
     }  # fmt: skip
     write_json(root / "tokenizer_config.json", settings)
     return vocabulary
 
 
+class _Tensors(dict[str, np.ndarray]):
+    """Seeded tensors by name."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def normal(self, name: str, *shape: int, std: float) -> None:
+        self[name] = self.rng.normal(0, std, shape).astype(np.float32)
+
+    def linear(self, name: str, rows: int, columns: int) -> None:
+        self.normal(f"{name}.weight", rows, columns, std=columns**-0.5)
+        self.normal(f"{name}.bias", rows, std=0.05)
+
+    def norm(self, name: str, width: int) -> None:
+        self.normal(f"{name}.weight", width, std=0.1)
+        self[f"{name}.weight"] += 1
+        self.normal(f"{name}.bias", width, std=0.05)
+
+
 def weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     """Seeded tensors under transformers' names, scaled so that every layer matters."""
-    rng = np.random.default_rng(seed)
-    made: dict[str, np.ndarray] = {"logit_scale": np.array(2.6592, np.float32)}
-
-    def normal(name: str, *shape: int, std: float) -> None:
-        made[name] = rng.normal(0, std, shape).astype(np.float32)
-
-    def linear(name: str, rows: int, columns: int) -> None:
-        normal(f"{name}.weight", rows, columns, std=columns**-0.5)
-        normal(f"{name}.bias", rows, std=0.05)
-
-    def norm(name: str, width: int) -> None:
-        normal(f"{name}.weight", width, std=0.1)
-        made[f"{name}.weight"] += 1
-        normal(f"{name}.bias", width, std=0.05)
-
+    made, is_owl = _Tensors(seed), config["model_type"] != "clip"
+    before = f"{config['model_type']}." if is_owl else ""
+    made[f"{before}logit_scale"] = np.array(2.6592, np.float32)
     for prefix, tower in (("text_model", "text_config"), ("vision_model", "vision_config")):
         settings = config[tower]
         width, hidden = settings["hidden_size"], settings["intermediate_size"]
         for number in range(settings["num_hidden_layers"]):
-            layer = f"{prefix}.encoder.layers.{number}"
-            norm(f"{layer}.layer_norm1", width)
-            norm(f"{layer}.layer_norm2", width)
+            layer = f"{before}{prefix}.encoder.layers.{number}"
+            made.norm(f"{layer}.layer_norm1", width)
+            made.norm(f"{layer}.layer_norm2", width)
             for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                linear(f"{layer}.self_attn.{part}", width, width)
-            linear(f"{layer}.mlp.fc1", hidden, width)
-            linear(f"{layer}.mlp.fc2", width, hidden)
+                made.linear(f"{layer}.self_attn.{part}", width, width)
+            made.linear(f"{layer}.mlp.fc1", hidden, width)
+            made.linear(f"{layer}.mlp.fc2", width, hidden)
     text, vision = config["text_config"], config["vision_config"]
-    width, prefix = text["hidden_size"], "text_model"
-    normal(f"{prefix}.embeddings.token_embedding.weight", text["vocab_size"], width, std=0.5)
+    width, prefix = text["hidden_size"], f"{before}text_model"
+    made.normal(f"{prefix}.embeddings.token_embedding.weight", text["vocab_size"], width, std=0.5)
     positions = text["max_position_embeddings"]
-    normal(f"{prefix}.embeddings.position_embedding.weight", positions, width, std=0.2)
-    norm(f"{prefix}.final_layer_norm", width)
-    normal("text_projection.weight", config["projection_dim"], width, std=width**-0.5)
-    width, prefix = vision["hidden_size"], "vision_model"
+    made.normal(f"{prefix}.embeddings.position_embedding.weight", positions, width, std=0.2)
+    made.norm(f"{prefix}.final_layer_norm", width)
+    projected = config["projection_dim"]
+    made.normal(f"{before}text_projection.weight", projected, width, std=width**-0.5)
+    width, prefix = vision["hidden_size"], f"{before}vision_model"
     patch, channels = vision["patch_size"], vision["num_channels"]
     fan_in = channels * patch**2
-    normal(f"{prefix}.embeddings.patch_embedding.weight", width, channels, patch, patch,
-           std=fan_in**-0.5)  # fmt: skip
-    normal(f"{prefix}.embeddings.class_embedding", width, std=0.5)
+    made.normal(f"{prefix}.embeddings.patch_embedding.weight", width, channels, patch, patch,
+                std=fan_in**-0.5)  # fmt: skip
+    made.normal(f"{prefix}.embeddings.class_embedding", width, std=0.5)
     positions = (vision["image_size"] // patch) ** 2 + 1
-    normal(f"{prefix}.embeddings.position_embedding.weight", positions, width, std=0.2)
-    norm(f"{prefix}.pre_layrnorm", width)
-    norm(f"{prefix}.post_layernorm", width)
-    normal("visual_projection.weight", config["projection_dim"], width, std=width**-0.5)
-    return made
+    made.normal(f"{prefix}.embeddings.position_embedding.weight", positions, width, std=0.2)
+    made.norm(f"{prefix}.{'pre_layernorm' if is_owl else 'pre_layrnorm'}", width)
+    made.norm(f"{prefix}.post_layernorm", width)
+    made.normal(f"{before}visual_projection.weight", projected, width, std=width**-0.5)
+    if is_owl:
+        _add_heads(made, config["model_type"], width, text["hidden_size"])
+    return dict(made)
+
+
+def _add_heads(made: _Tensors, family: str, width: int, queries: int) -> None:
+    """The heads of an OWL family. As transformers would start them, boxes would saturate."""
+    made.norm("layer_norm", width)
+    made.linear("class_head.dense0", queries, width)
+    for part in ("logit_shift", "logit_scale"):
+        made.linear(f"class_head.{part}", 1, width)
+    heads = {"box_head": 4} | ({"objectness_head": 1} if family == "owlv2" else {})
+    for name, columns in heads.items():
+        made.linear(f"{name}.dense0", width, width)
+        made.linear(f"{name}.dense1", width, width)
+        made.linear(f"{name}.dense2", columns, width)
 
 
 def write_checkpoint(
@@ -162,8 +209,6 @@ def write_checkpoint(
         seed: of the weights.
         text, vision: changes to the towers' settings.
     """
-    from safetensors.numpy import save_file
-
     root.mkdir(parents=True, exist_ok=True)
     vocabulary = tokenizer_files(root)
     config = copy.deepcopy(CONFIG)
@@ -175,10 +220,45 @@ def write_checkpoint(
         **(text or {}),
     }
     config["vision_config"] |= vision or {}
-    write_json(root / "config.json", config)
     size = config["vision_config"]["image_size"]
     sizes = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
-    write_json(root / "preprocessor_config.json", PREPROCESSOR | sizes)
+    return _write(root, config, PREPROCESSOR | sizes, seed)
+
+
+def write_owl_checkpoint(
+    root: Path,
+    family: str = "owlvit",
+    *,
+    seed: int = 0,
+    text: Mapping[str, Any] | None = None,
+    vision: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a tiny OWL-ViT checkpoint in the hub's old style, or a tiny OWLv2 checkpoint.
+
+    Args:
+        root: a directory, made if needed.
+        family: "owlvit" or "owlv2".
+        seed: of the weights.
+        text, vision: changes to the towers' settings.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    vocabulary = tokenizer_files(root, pad="!")
+    config = copy.deepcopy(OWL_CONFIG) | {"model_type": family}
+    # transformers reads only the text tower's own ids, and they are wrong, as in google's files.
+    ids = {"vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    config["text_config"] |= {"model_type": f"{family}_text_model"} | ids | dict(text or {})
+    config["vision_config"] |= {"model_type": f"{family}_vision_model"} | dict(vision or {})
+    size = config["vision_config"]["image_size"]
+    old = {"size": [size, size], "crop_size": size}
+    sizes = old if family == "owlvit" else {"size": {"height": size, "width": size}}
+    return _write(root, config, OWL_PREPROCESSOR[family] | sizes, seed)
+
+
+def _write(root: Path, config: Any, preprocessor: Any, seed: int) -> Path:
+    from safetensors.numpy import save_file
+
+    write_json(root / "config.json", config)
+    write_json(root / "preprocessor_config.json", preprocessor)
     save_file(weights(config, seed), root / "model.safetensors", metadata={"format": "pt"})
     return root
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 ORIENTATION = 0x0112
 SIZES_WH = {"portrait": (37, 61), "landscape": (61, 37), "square": (48, 48)}
+ELONGATED_WH = ((20000, 50), (50, 20000), (1, 1))
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

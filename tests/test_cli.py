@@ -57,10 +57,27 @@ def test_classify_goes_on_after_a_bad_picture_and_fails_at_the_end(tmp_path, cap
     assert "a yellow ring" in said.out
 
 
+def test_classify_takes_directories_and_patterns(capsys):
+    assert cli.main(["classify", RING, "--labels", LABELS, "--model", BUNDLE, "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    for given in (str(PICTURES), str(PICTURES / "*.jpg")):
+        assert cli.main(["classify", given, "--labels", LABELS, "--model", BUNDLE, "--json"]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["image"] for row in rows] == [str(p) for p in sorted(PICTURES.glob("*.jpg"))]
+        assert one in rows
+
+
+def test_embed_takes_patterns(tmp_path):
+    out = tmp_path / "v.npy"
+    assert cli.main(["embed", str(PICTURES / "*-6.jpg"), "-o", str(out), "--model", BUNDLE]) == 0
+    assert json.loads(out.with_suffix(".json").read_text())["rows"] == [RING]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["classify", RING, "--model", BUNDLE], "--labels"),
+        (["classify", "none/*.jpg", "--model", BUNDLE, "--labels", "a"], "none/*.jpg"),
         (["classify", RING, "--model", BUNDLE, "--labels", ""], "label 0 is empty"),
         (["classify", RING, "--model", BUNDLE, "--labels", "a,,b"], "label 1 is empty"),
         (["classify", RING, "--model", BUNDLE, "--labels-file", "none.txt"], "none.txt"),

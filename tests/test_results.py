@@ -1,6 +1,7 @@
 """Results: frozen, checked, ready for JSON."""
 
 import dataclasses
+import io
 import json
 import pickle
 
@@ -9,6 +10,7 @@ import pytest
 
 from vlrt import Classification, LabelSet
 from vlrt.errors import LabelError
+from vlrt.results import Detections, EncodedImage
 
 
 def classification(labels=("a", "b", "c"), scores=(0.2, 0.5, 0.3), logits=(1, 3, 2)):
@@ -70,3 +72,149 @@ def test_results_pickle():
     for value in (classification(), labels):
         copy = pickle.loads(pickle.dumps(value))
         assert copy.labels == value.labels
+
+
+# --- label sets in files --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [(), ("a",), ("naïve café", "東京 🙂", "two\nlines", "x ")])
+def test_a_label_set_comes_back_from_its_file(labels, tmp_path, rng):
+    embeds = rng.normal(size=(len(labels), 3)).astype(np.float32)
+    kept = LabelSet(labels, embeds, "model-1")
+    kept.save(tmp_path / "labels.npz")
+    copy = LabelSet.load(tmp_path / "labels.npz")
+    assert (copy.labels, copy.model) == (labels, "model-1")
+    assert all(type(label) is str for label in copy.labels)
+    assert copy.embeds.dtype == np.float32
+    np.testing.assert_array_equal(copy.embeds, embeds)
+
+
+def test_a_label_set_is_kept_in_npz_only(tmp_path):
+    with pytest.raises(LabelError, match=r"\.npz"):
+        LabelSet(("a",), np.ones((1, 2), np.float32), "m").save(tmp_path / "labels.json")
+    assert not list(tmp_path.iterdir())
+
+
+def bad_files():
+    def archive(**arrays):
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        return file.getvalue()
+
+    whole = archive(labels=np.array(["a"]), embeds=np.ones((1, 2)), model=np.array("m"))
+    return {
+        "empty": b"",
+        "no archive": b"labels",
+        "cut short": whole[: len(whole) // 2],
+        "without embeds": archive(labels=np.array(["a"]), model=np.array("m")),
+        "of another length": archive(
+            labels=np.array(["a"]), embeds=np.ones((2, 2)), model=np.array("m")
+        ),
+        "pickled": archive(
+            labels=np.array(["a", None], object), embeds=np.ones((2, 2)), model=np.array("m")
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", bad_files())
+def test_a_file_that_is_no_label_set_is_refused(name, tmp_path):
+    path = tmp_path / "labels.npz"
+    path.write_bytes(bad_files()[name])
+    with pytest.raises(LabelError):
+        LabelSet.load(path)
+
+
+def test_a_missing_label_set_is_named(tmp_path):
+    with pytest.raises(LabelError, match=r"missing\.npz"):
+        LabelSet.load(tmp_path / "missing.npz")
+
+
+# --- encoded pictures and detections --------------------------------------------------------------
+
+
+def encoded(places=3, **changed):
+    row = np.zeros(places, np.float32)
+    values = {
+        "class_embeds": np.zeros((places, 5), np.float32),
+        "logit_shift": row,
+        "logit_scale": row,
+        "pred_boxes": np.zeros((places, 4), np.float32),
+        "objectness_logits": None,
+        "size_hw": (40, 60),
+        "model": "m",
+    }
+    return EncodedImage(**{**values, **changed})
+
+
+@pytest.mark.parametrize("places", [0, 1, 3])
+def test_an_encoded_image_pickles(places):
+    image = encoded(places, objectness_logits=np.ones(places, np.float32))
+    copy = pickle.loads(pickle.dumps(image))
+    assert (copy.size_hw, copy.model) == (image.size_hw, image.model)
+    np.testing.assert_array_equal(copy.objectness_logits, image.objectness_logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("class_embeds", (2, 5)), ("logit_shift", (2,)), ("logit_scale", (3, 1)),
+     ("pred_boxes", (3, 5)), ("pred_boxes", (2, 4)), ("objectness_logits", (2,))],
+)  # fmt: skip
+def test_an_encoded_image_needs_a_row_a_place(name, shape):
+    with pytest.raises(ValueError, match="one row a place"):
+        encoded(**{name: np.zeros(shape, np.float32)})
+
+
+def detections(number=2, **changed):
+    boxes = [[-3, 5, 20, 50], [10, 10, 30.5, 20]]
+    values = {
+        "labels": ("cat", "dog"),
+        "boxes": np.array(boxes, np.float32)[:number],
+        "scores": np.array([0.75, 0.5], np.float32)[:number],
+        "label_ids": np.array([1, 0], np.intp)[:number],
+        "size_hw": (40, 60),
+        "alphas": None,
+    }
+    return Detections(**{**values, **changed})
+
+
+def test_no_detections_are_a_result_too():
+    none = detections(0)
+    assert (len(none), none.names, len(none.clipped())) == (0, [], 0)
+    assert none.to_dict() == {"width": 60, "height": 40, "detections": []}
+
+
+def test_detections_as_a_dict_are_json_with_the_boxes_as_they_are():
+    content = json.loads(json.dumps(detections().to_dict()))
+    assert [entry["label"] for entry in content["detections"]] == ["dog", "cat"]
+    assert content["detections"][0] == {
+        "label": "dog", "score": 0.75, "box": {"xmin": -3, "ymin": 5, "xmax": 20, "ymax": 50}
+    }  # fmt: skip
+
+
+def test_detections_by_example_tell_both_scores():
+    found = detections(alphas=np.array([1, 0.25], np.float32))
+    assert [entry["alpha"] for entry in found.to_dict()["detections"]] == [1.0, 0.25]
+
+
+def test_clipped_boxes_lie_in_the_picture_and_nothing_else_changes():
+    found = detections()
+    clipped = found.clipped()
+    assert clipped.boxes.tolist() == [[0, 5, 20, 40], [10, 10, 30.5, 20]]
+    assert found.boxes[0, 0] == -3
+    assert clipped.names == found.names
+    assert clipped.size_hw == found.size_hw
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("boxes", (2, 5)), ("boxes", (1, 4)), ("boxes", (8,)), ("label_ids", (1,)),
+     ("label_ids", (2, 1)), ("alphas", (3,))],
+)  # fmt: skip
+def test_detections_need_a_box_a_score(name, shape):
+    with pytest.raises(ValueError, match=r"\(2, 4\)"):
+        detections(**{name: np.zeros(shape)})
+
+
+def test_detections_pickle():
+    copy = pickle.loads(pickle.dumps(detections()))
+    assert copy.to_dict() == detections().to_dict()

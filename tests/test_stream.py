@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import encoded, picture
+from pictures import encoded, picture, rotated_jpeg
 
 from vlrt import stream
 from vlrt.errors import ImageError
 from vlrt.files import Settings
 from vlrt.image import decode
 from vlrt.processor import ImageProcessor
-from vlrt.stream import read_batches
+from vlrt.stream import is_list, read_batches
 
 PROCESSOR = ImageProcessor.from_settings(
     Settings(
@@ -62,6 +62,7 @@ def test_an_error_takes_the_place_of_its_picture_and_of_no_other(good, batch_siz
     assert [error is None for error in errors] == good
     assert all(isinstance(error, ImageError) for error in errors if error is not None)
     assert levels(batches) == [n for n, ok in enumerate(good) if ok]
+    assert [len(batch.sizes_hw) for batch in batches] == [len(b.pixel_values) for b in batches]
     assert [source for batch in batches for source in batch.sources] == sources
 
 
@@ -103,10 +104,21 @@ def test_one_picture_is_read_without_any_thread(monkeypatch, number, threaded):
     assert (threading.main_thread().name in names) != threaded
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_sizes_are_the_original_ones_upright(fast):
+    sizes_wh = [(64, 48), (1, 1), (7, 300)]
+    sources = [picture("RGB", wh) for wh in sizes_wh]
+    sources += [rotated_jpeg(n, (200, 120)) for n in (1, 3, 6, 8)]
+    (batch,) = read([*sources[:1], BAD, *sources[1:]], batch_size=9, fast=fast)
+    upright_hw = [(height, width) for width, height in sizes_wh]
+    assert batch.sizes_hw == [*upright_hw, (120, 200), (120, 200), (200, 120), (200, 120)]
+
+
 def test_one_bad_picture_is_reported():
     (batch,) = read([BAD])
     assert isinstance(batch.errors[0], ImageError)
     assert batch.pixel_values.shape == (0, 3, 4, 4)
+    assert batch.sizes_hw == []
 
 
 @pytest.mark.parametrize("number", [1, 2, 5])
@@ -142,3 +154,12 @@ def test_fast_decoding_reaches_the_decoder(monkeypatch):
     for fast in (False, True):
         list(read([file, file], fast=fast))
     assert sizes == [(64, 64), (64, 64), (8, 8), (8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("images", "several"),
+    [([], True), ((), True), (["a.jpg"], True), ("a.jpg", False), (b"a", False), (None, False),
+     (plain(1), False), (picture(), False), (iter([]), False)],
+)  # fmt: skip
+def test_a_list_or_a_tuple_is_several_pictures(images, several):
+    assert is_list(images) == several

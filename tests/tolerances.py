@@ -15,3 +15,30 @@ BATCHING_ABS = {"fp32": 1e-5}
 
 # softmax, l2_normalize and cosine_similarity against float64.
 MATHS_ABS = 1e-6
+
+# OWLv2's pixels, normalised: transformers rounds to float32 at each of five steps, vlrt at others.
+PADDED_PIXELS_ABS = 1e-5
+
+# Outputs of the OWL families' image graph from transformers'. Class embeddings are scaled to length
+# 1; boxes are fractions of the picture; shift, scale and objectness of seeded checkpoints have
+# magnitudes of about 1.
+OWL_ABS = {
+    "fp32": {"image_class_embeds": 1e-4, "values": 1e-4},
+    "fp16": {"image_class_embeds": 5e-3, "values": 2e-2},
+    "int8": {"image_class_embeds": 0.1, "values": 0.3},
+}
+
+# Logits and scores of objects, and their boxes as fractions of the picture's longer side.
+OBJECT_ABS = {"fp32": 1e-4}
+
+# A detector's logits out of given embeddings, against float64 and transformers' class head.
+CLASS_LOGITS_ABS = 1e-5
+
+# The display score of detection by example: a difference divided by 0.9 of the best score.
+ALPHA_ABS = 1e-5
+
+# Boxes between 0 and 1000 against float64: formats there and back (relative to the largest
+# coordinate), GIoU, and the scores that soft-NMS leaves.
+BOX_ROUND_TRIP_REL = 1e-6
+GIOU_ABS = 1e-6
+SOFT_SCORE_ABS = 1e-5

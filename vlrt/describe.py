@@ -1,12 +1,16 @@
 """A bundle in words, for `vlrt info`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from vlrt.bundle import Bundle
 from vlrt.errors import VlrtError
 from vlrt.files import Settings
-from vlrt.load import import_family
+from vlrt.load import components_of, import_family
 from vlrt.session import choose_precision, place
+
+Parity = Mapping[str, Mapping[str, float]]
 
 
 def describe(bundle: Bundle) -> Iterator[str]:
@@ -22,12 +26,33 @@ def describe(bundle: Bundle) -> Iterator[str]:
         yield f"{name:<11} {value:g}"
     try:
         placement = place()
-        components = import_family(str(bundle.config["model_type"])).COMPONENTS
+        family = import_family(str(bundle.config["model_type"]))
+        components = components_of(family, bundle)
         chosen, why = choose_precision(bundle, components, "auto", placement.kind)
         yield f"here        {placement.provider}, {chosen} ({why})"
+        if components != family.COMPONENTS:
+            yield f"note        {family.FOREIGN_NOTE}"
     except VlrtError as error:  # no engine, no such family, a component missing: told, not fatal
         yield f"here        {error}"
     yield from _variants(bundle)
+
+
+def lowest_cosine(parity: Parity) -> float:
+    """The lowest cosine with the reference over the embeddings among a variant's outputs.
+
+    Args:
+        parity: output -> its numbers, as a manifest holds them.
+    """
+    return float(np.min([numbers.get("min_cosine", 1.0) for numbers in parity.values()]))
+
+
+def largest_error(parity: Parity) -> float:
+    """The largest difference from the reference over a variant's outputs, as the graph gives them.
+
+    Args:
+        parity: output -> its numbers, as a manifest holds them.
+    """
+    return float(np.max([numbers["max_abs_error"] for numbers in parity.values()]))
 
 
 def _proof(manifest: Settings) -> Iterator[str]:
@@ -38,13 +63,12 @@ def _proof(manifest: Settings) -> Iterator[str]:
     yield f"made from   {origin}{revision}, by vlrt {manifest.need('vlrt_version')}"
     yield f"compared to {verified.need('against')}"
     yield f"made on     {verified.section('machine').need('processor')}"
-    for precision, quality in manifest.section("quality").items():
-        agreement = quality["clear_top1_agreement"]
-        if agreement is not None:
-            yield (
-                f"{precision:<11} same best label as the reference in {agreement:.1%} of "
-                f"{quality['clear_pictures']} clear-cut pictures"
-            )
+    quality = manifest.section("quality")
+    for precision in quality:
+        counted = quality.section(precision)
+        if counted.need("agreement") is not None:
+            share, of = f"{counted['agreement']:.1%}", f"{counted['compared']} {counted['of']}"
+            yield f"{precision:<11} {share} of {of}"
     for precision, whys in manifest.section("refused").items():
         yield f"{precision:<11} was refused: {'; '.join(whys)}"
 
@@ -61,6 +85,6 @@ def _variants(bundle: Bundle) -> Iterator[str]:
             size = sum(bundle.manifest["files"][file]["size"] for file in files)
             parity, speed = entry["parity"], entry["speed"]
             yield row + (
-                f"{size / 1e6:8.1f} {parity['min_cosine']:9.6f} {parity['max_abs_error']:10.1e} "
+                f"{size / 1e6:8.1f} {lowest_cosine(parity):9.6f} {largest_error(parity):10.1e} "
                 f"{speed['median_ms']:8.2f}"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrt import families
-from vlrt.bundle import open_bundle
+from vlrt.bundle import Bundle, open_bundle
 from vlrt.errors import OptionError, UnknownFamilyError
 from vlrt.image import DECODE
 from vlrt.session import Session, available_cpus, choose_precision, place
@@ -60,7 +60,7 @@ def load(
     placement = place(device, providers)
     bundle = open_bundle(Path(source), revision=revision, offline=offline)
     family = import_family(str(bundle.config.need("model_type")))
-    components = family.COMPONENTS
+    components = components_of(family, bundle)
     precision, why = choose_precision(bundle, components, precision, placement.kind)
     paths = bundle.fetch(components, precision)
     threads = threads or available_cpus()
@@ -80,8 +80,25 @@ def load(
         "threads": threads,
         "spinning": spinning,
         "decode": decode,
+        "components": list(components),
     }
+    if components != family.COMPONENTS:
+        info["note"] = family.FOREIGN_NOTE
     return family.Model(bundle, sessions, info=info, values={**bundle.values, **(values or {})})
+
+
+def components_of(family: Any, bundle: Bundle) -> tuple[str, ...]:
+    """Which of a bundle's components to load.
+
+    Returns:
+        The family's own; where they are not all there, the first of its `FOREIGN_COMPONENTS` that
+        are; where nothing fits, its own again, so that the error names what it wants.
+    """
+    own: tuple[str, ...] = family.COMPONENTS
+    for components in (own, *getattr(family, "FOREIGN_COMPONENTS", ())):
+        if all(name in bundle.variants for name in components):
+            return tuple(components)
+    return own
 
 
 def import_family(model_type: str) -> Any:

@@ -6,6 +6,7 @@ The reference is its PIL image processors (`transformers/image_processing_backen
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,42 @@ from vlrt.files import Settings
 from vlrt.image import check_size
 
 
+class Processor(Protocol):
+    """What the families and `vlrt.stream` ask of an image processor. Safe to share by threads."""
+
+    @property
+    def output_hw(self) -> tuple[int, int]:
+        """(height, width) of every result."""
+
+    @property
+    def shorter_side(self) -> int:
+        """Pixels along the shorter side that a fast decode must not undercut."""
+
+    def into(self, image: Image.Image, out: NDArray[np.float32]) -> None:
+        """Process one RGB picture into `out`, float32 [3, H, W]."""
+
+    def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
+
+    def to_pixels(
+        self, boxes: NDArray[np.float32], size_hw: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Boxes of the model's input to pixels of the picture.
+
+        Args:
+            boxes: float32 [..., 4], (x0, y0, x1, y1), 0..1 across what the model saw.
+            size_hw: (height, width) of the picture that was processed, in pixels.
+
+        Returns:
+            float32 [..., 4], (x0, y0, x1, y1) in pixels, not clipped.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class ImageProcessor:
     """Resize, centre-crop, rescale and normalise, as a `preprocessor_config.json` says.
 
-    Agrees bit for bit with `transformers.CLIPImageProcessorPil`.
+    Agrees bit for bit with `transformers.CLIPImageProcessorPil` and `OwlViTImageProcessorPil`.
 
     Attributes:
         size: {"shortest_edge": n}, {"height": h, "width": w}, or None for no resize.
@@ -37,33 +69,37 @@ class ImageProcessor:
     table: NDArray[np.float32]
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "ImageProcessor":
+    def from_settings(
+        cls, settings: Settings, *, default_to_square: bool = False
+    ) -> "ImageProcessor":
         """Read the settings, old style (integer `size`) or new.
 
         Older files leave `do_rescale` and `rescale_factor` unsaid; by their definition
         (transformers before 4.21) that means 1/255. Nothing else has a default.
 
+        Args:
+            settings: the content of `preprocessor_config.json`.
+            default_to_square: an integer `size` means a square, as in OWL-ViT, and not the shorter
+                side, as in CLIP. The files do not say; it belongs to the family.
+
         Raises:
             BundleError: a value that is needed is missing or of an unknown form.
         """
-        size = _size(settings, "size") if settings.need("do_resize") else None
-        crop = _size(settings, "crop_size") if settings.need("do_center_crop") else None
+        size = (
+            read_size(settings, "size", default_to_square) if settings.need("do_resize") else None
+        )
+        crop = read_size(settings, "crop_size", True) if settings.need("do_center_crop") else None
         if crop is not None and set(crop) == {"shortest_edge"}:
             crop = dict.fromkeys(("height", "width"), crop["shortest_edge"])
         levels = np.tile(np.arange(256, dtype=np.float64), (3, 1))
-        if settings.get("do_rescale", True):
-            levels *= _number(settings, "rescale_factor", 1 / 255)
-        table = levels.astype(np.float32)
+        factor = read_rescale(settings)
+        table = (levels if factor is None else levels * factor).astype(np.float32)
         if settings.need("do_normalize"):
-            mean, std = (_per_channel(settings, key) for key in ("image_mean", "image_std"))
-            if not std.all():
-                raise BundleError(
-                    f"{settings.file}: image_std is {settings['image_std']!r}, with a 0"
-                )
+            mean, std = read_mean_std(settings)
             table = (table - mean) / std
         return cls(
             size=size,
-            resample=_resample(settings) if size else 0,
+            resample=read_resample(settings) if size else 0,
             crop_hw=(crop["height"], crop["width"]) if crop else None,
             table=table,
         )
@@ -123,16 +159,42 @@ class ImageProcessor:
 
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
-        batch = np.empty((len(images), 3, *self.output_hw), np.float32)
-        for image, slot in zip(images, batch, strict=True):
-            self.into(image, slot)
-        return batch
+        return batch_of(self, images)
+
+    def to_pixels(
+        self, boxes: NDArray[np.float32], size_hw: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Boxes of the model's input to pixels of the picture (see `Processor.to_pixels`).
+
+        Without a centre crop, or with one that takes all there is, this is `boxes * [w, h, w, h]`,
+        as in transformers. A crop that does cut or pad is undone; transformers forgets it.
+        """
+        height, width = size_hw
+        resized_hw = self.resized_hw(height, width)
+        if self.crop_hw is None or self.crop_hw == resized_hw:
+            return boxes * np.array([width, height] * 2, np.float32)
+        (crop_h, crop_w), (resized_h, resized_w) = self.crop_hw, resized_hw
+        top, left = (resized_h - crop_h) // 2, (resized_w - crop_w) // 2
+        stretch = np.array([width / resized_w, height / resized_h] * 2)
+        resized = boxes.astype(np.float64) * ([crop_w, crop_h] * 2) + [left, top, left, top]
+        pixels: NDArray[np.float32] = (resized * stretch).astype(np.float32)
+        return pixels
 
 
-def _size(settings: Settings, key: str) -> dict[str, int]:
+def batch_of(processor: Processor, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """Process RGB pictures one by one to float32 [N, 3, H, W]; no pictures make N = 0."""
+    batch = np.empty((len(images), 3, *processor.output_hw), np.float32)
+    for image, slot in zip(images, batch, strict=True):
+        processor.into(image, slot)
+    return batch
+
+
+def read_size(settings: Settings, key: str, default_to_square: bool) -> dict[str, int]:
+    """The size under `key`: {"shortest_edge": n} or {"height": h, "width": w}, all positive."""
     value = settings.need(key)
     if isinstance(value, int):
-        size = {"shortest_edge": value}
+        keys = ("height", "width") if default_to_square else ("shortest_edge",)
+        size = dict.fromkeys(keys, value)
     elif isinstance(value, list) and len(value) == 2:
         size = dict(zip(("height", "width"), value, strict=True))
     else:
@@ -147,7 +209,8 @@ def _size(settings: Settings, key: str) -> dict[str, int]:
     )
 
 
-def _resample(settings: Settings) -> int:
+def read_resample(settings: Settings) -> int:
+    """Pillow's filter number."""
     value = settings.need("resample")
     try:
         return int(Image.Resampling(value))
@@ -156,11 +219,27 @@ def _resample(settings: Settings) -> int:
         raise BundleError(f"{settings.file}: resample is {value!r}; valid: {valid}") from None
 
 
-def _number(settings: Settings, key: str, default: float) -> float:
-    value = settings.get(key, default)
-    if not isinstance(value, int | float):
-        raise BundleError(f"{settings.file}: {key} is {value!r}, not a number")
-    return value
+def read_rescale(settings: Settings) -> float | None:
+    """What levels are multiplied by, or None for levels as they are.
+
+    The first OWL-ViT files on the hub say `rescale` where later ones say `do_rescale`.
+    """
+    key = "do_rescale" if settings.get("rescale") is None else "rescale"
+    wanted = settings.get(key)
+    if wanted not in (None, True, False):
+        raise BundleError(f"{settings.file}: {key} is {wanted!r}; valid: true, false")
+    factor = settings.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float):
+        raise BundleError(f"{settings.file}: rescale_factor is {factor!r}, not a number")
+    return None if wanted is False else factor
+
+
+def read_mean_std(settings: Settings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of the channels, float32 [3, 1] each, the latter not 0."""
+    mean, std = (_per_channel(settings, key) for key in ("image_mean", "image_std"))
+    if not std.all():
+        raise BundleError(f"{settings.file}: image_std is {settings['image_std']!r}, with a 0")
+    return mean, std
 
 
 def _per_channel(settings: Settings, key: str) -> NDArray[np.float32]:

@@ -107,7 +107,8 @@ class LabelSet:
             LabelError: the file cannot be read, or is no label set.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Opened here, because NumPy leaves a file open that turns out to be broken.
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls(tuple(arrays["labels"].tolist()), arrays["embeds"], str(arrays["model"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise LabelError(f"{str(path)!r} cannot be read as a label set: {error}") from error
@@ -178,11 +179,13 @@ class Detections:
 
     def __post_init__(self) -> None:
         number = len(self.scores)
-        rows = [self.scores, self.label_ids] + ([] if self.alphas is None else [self.alphas])
-        if self.boxes.shape != (number, 4) or any(row.shape != (number,) for row in rows):
+        rows = [self.scores.shape, self.label_ids.shape]
+        if self.alphas is not None:
+            rows.append(self.alphas.shape)
+        if self.boxes.shape != (number, 4) or set(rows) != {(number,)}:
             raise ValueError(
                 f"boxes {self.boxes.shape} must have shape ({number}, 4), and scores, label_ids "
-                f"and alphas ({number},): {[row.shape for row in rows]}"
+                f"and alphas ({number},): {rows}"
             )
 
     def __len__(self) -> int:
@@ -205,7 +208,11 @@ class Detections:
         found = []
         for i, name in enumerate(self.names):
             corners = zip(("xmin", "ymin", "xmax", "ymax"), self.boxes[i].tolist(), strict=True)
-            entry = {"label": name, "score": float(self.scores[i]), "box": dict(corners)}
+            entry: dict[str, Any] = {
+                "label": name,
+                "score": float(self.scores[i]),
+                "box": dict(corners),
+            }
             if self.alphas is not None:
                 entry["alpha"] = float(self.alphas[i])
             found.append(entry)

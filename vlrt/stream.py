@@ -3,22 +3,22 @@
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.errors import ImageError
 from vlrt.image import ImageInput, decode
-from vlrt.processor import ImageProcessor
+from vlrt.processor import Processor
 
 if TYPE_CHECKING:
     # Imported when there is more than one picture to read: a first single answer comes sooner.
     from concurrent.futures import Future
 
-_Pending: TypeAlias = (
-    "tuple[list[ImageInput], NDArray[np.float32], list[Future[ImageError | None]]]"
-)
+# What became of a source: its picture's original (height, width), or why it could not be read.
+_Outcome: TypeAlias = tuple[int, int] | ImageError
+_Pending: TypeAlias = "tuple[list[ImageInput], NDArray[np.float32], list[Future[_Outcome]]]"
 
 
 class Batch(NamedTuple):
@@ -28,16 +28,23 @@ class Batch(NamedTuple):
         sources: what was read, in order.
         errors: for each source, None or why it could not be read.
         pixel_values: float32 [number without error, 3, H, W], in order.
+        sizes_hw: the original (height, width) of each picture without error, upright, in order.
     """
 
     sources: Sequence[ImageInput]
     errors: list[ImageError | None]
     pixel_values: NDArray[np.float32]
+    sizes_hw: list[tuple[int, int]]
+
+
+def is_list(images: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether a caller gave several pictures; anything but a list or tuple is one."""
+    return isinstance(images, list | tuple)
 
 
 def read_batches(
     sources: Iterable[ImageInput],
-    processor: ImageProcessor,
+    processor: Processor,
     *,
     batch_size: int,
     workers: int,
@@ -57,12 +64,13 @@ def read_batches(
     """
     side = processor.shorter_side if fast else None
 
-    def read(source: ImageInput, slot: NDArray[np.float32]) -> ImageError | None:
+    def read(source: ImageInput, slot: NDArray[np.float32]) -> _Outcome:
         try:
-            processor.into(decode(source, shorter_side=side).image, slot)
+            image, size_hw = decode(source, shorter_side=side)
+            processor.into(image, slot)
         except ImageError as error:
             return error
-        return None
+        return size_hw
 
     chunks = _chunks(sources, batch_size)
     first = next(chunks, [])
@@ -91,12 +99,12 @@ def _finished(pending: _Pending) -> Batch:
     return _batch(chunk, pixels, [future.result() for future in futures])
 
 
-def _batch(
-    chunk: list[ImageInput], pixels: NDArray[np.float32], errors: list[ImageError | None]
-) -> Batch:
+def _batch(chunk: list[ImageInput], pixels: NDArray[np.float32], outcomes: list[_Outcome]) -> Batch:
+    errors = [outcome if isinstance(outcome, ImageError) else None for outcome in outcomes]
+    sizes_hw = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     if any(errors):
         pixels = pixels[[error is None for error in errors]]
-    return Batch(chunk, errors, pixels)
+    return Batch(chunk, errors, pixels, sizes_hw)
 
 
 def _chunks(sources: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from vlrt.errors import ImageError, OptionError
 
@@ -29,38 +28,9 @@ class Written:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def find_pictures(sources: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Files as given, and every picture below the directories given, in order of path.
-
-    In directories a file counts as a picture by its suffix, as Pillow knows them.
-
-    Returns:
-        The pictures, and the files in directories that are none.
-
-    Raises:
-        OptionError: there is no picture at all.
-        ImageError: a source does not exist.
-    """
-    Image.init()
-    suffixes = Image.registered_extensions()
-    pictures: list[Path] = []
-    others: list[Path] = []
-    for source in map(Path, sources):
-        if not source.exists():
-            raise ImageError(f"{str(source)!r} does not exist")
-        if not source.is_dir():
-            pictures.append(source)
-            continue
-        for path in sorted(p for p in source.rglob("*") if p.is_file()):
-            (pictures if path.suffix.lower() in suffixes else others).append(path)
-    if not pictures:
-        raise OptionError(f"there are no pictures in {', '.join(sources) or 'nothing'}")
-    return pictures, others
-
-
 def write_vectors(
     model: Any,
-    pictures: Sequence[Path],
+    pictures: Sequence[str],
     out: Path,
     *,
     batch_size: int = 16,
@@ -86,31 +56,31 @@ def write_vectors(
     written = Written(out, out.with_suffix(".json"))
     if out.suffix != ".npy":
         raise OptionError(f"the output is {str(out)!r}; it must end in .npy")
-    for path in (written.vectors, written.index):
-        if path.exists() and not overwrite:
-            raise OptionError(f"{path} already exists; choose another name, or pass --overwrite")
+    for file in (written.vectors, written.index):
+        if file.exists() and not overwrite:
+            raise OptionError(f"{file} already exists; choose another name, or pass --overwrite")
     partial = out.with_suffix(".npy.partial")
     paths = iter(pictures)
     width = 0
     try:
-        with partial.open("wb") as file:
+        with partial.open("wb") as stream:
             for errors, embeds in model.iter_image_embeds(pictures, batch_size=batch_size):
                 for path, error in zip(_take(paths, len(errors)), errors, strict=True):
                     if error is None:
-                        written.rows.append(str(path))
+                        written.rows.append(path)
                     else:
-                        written.skipped[str(path)] = str(error)
+                        written.skipped[path] = str(error)
                 if len(embeds):
                     if not width:
                         width = embeds.shape[1]
-                        _write_header(file, (len(pictures), width))
-                    file.write(np.ascontiguousarray(embeds, np.float32).tobytes())
+                        _write_header(stream, (len(pictures), width))
+                    stream.write(np.ascontiguousarray(embeds, np.float32).tobytes())
                 progress(len(errors))
             if not written.rows:
                 first = next(iter(written.skipped.values()))
                 raise ImageError(f"none of {len(pictures)} pictures could be read; first: {first}")
-            file.seek(0)
-            _write_header(file, (len(written.rows), width))
+            stream.seek(0)
+            _write_header(stream, (len(written.rows), width))
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
@@ -119,7 +89,7 @@ def write_vectors(
     return written
 
 
-def _take(paths: Iterator[Path], number: int) -> list[Path]:
+def _take(paths: Iterator[str], number: int) -> list[str]:
     return [next(paths) for _ in range(number)]
 
 

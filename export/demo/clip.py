@@ -22,7 +22,15 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from ..checkpoint import open_checkpoint
 from ..clip import TASK, Reference
 from .batches import PICTURE, Batch, Recipe, corpus, make_batch
-from .evaluate import Array, EncodeImages, EncodeTexts, Table, format_table, pair_accuracy
+from .evaluate import (
+    SEED,
+    Array,
+    EncodeImages,
+    EncodeTexts,
+    Table,
+    format_table,
+    pair_accuracy,
+)
 from .loop import Schedule, train
 from .tokenizer import build_tokenizer, save_tokenizer
 
@@ -33,6 +41,7 @@ log = logging.getLogger(__name__)
 
 MAX_TOKENS = 32
 WIDTH = 128  # of the common space
+AMOUNT = 25  # pictures of each pair to evaluate on
 MEAN, STD = (0.6, 0.6, 0.6), (0.25, 0.25, 0.25)
 
 
@@ -157,9 +166,14 @@ def load_encoders(folder: Path) -> tuple[EncodeImages, EncodeTexts]:
     return encode_images, encode_texts
 
 
-def evaluate_folder(folder: Path, *, per_pair: int = 25, seed: int = 4321) -> Table:
-    """The accuracy table of a saved CLIP on fresh pictures of 256 px."""
-    return pair_accuracy(*load_encoders(folder), per_pair=per_pair, seed=seed)
+def evaluate_folder(folder: Path, amount: int = AMOUNT, seed: int = SEED) -> Table:
+    """The accuracy table of a saved CLIP in PyTorch, on `amount` fresh pictures of each pair."""
+    return pair_accuracy(*load_encoders(folder), per_pair=amount, seed=seed)
+
+
+def evaluate_model(model: Any, amount: int = AMOUNT, seed: int = SEED) -> Table:
+    """The same of a model that `vlrt.load` returned."""
+    return pair_accuracy(model.encode_images, model.encode_texts, per_pair=amount, seed=seed)
 
 
 def _save(trainee: ClipTrainee, out: Path) -> None:
@@ -169,7 +183,7 @@ def _save(trainee: ClipTrainee, out: Path) -> None:
     build_processor().save_pretrained(out)
 
 
-def train_clip(
+def train_family(
     out: Path, *, steps: int, seed: int, work: Path, pictures: int = 128, resume: bool = True
 ) -> dict[str, Any]:
     """Train from scratch or go on, save to `out`, and return what training.json says."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vlrt import boxes as geometry
@@ -20,12 +20,18 @@ from vlrt import boxes as geometry
 from .captions import label
 from .scenes import ALL_PAIRS, HELD_OUT_PAIRS, MAX_OBJECTS, SEEN_PAIRS, Scene, draw_scene
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .evaluate import Table
+
 LABELS = [label(pair) for pair in ALL_PAIRS]
+BEST = 100  # detections a picture that count, of whatever label
 SIZES_WH = ((320, 320), (427, 320), (320, 427))
-Table = dict[str, dict[str, float]]
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Found:
     """What a detector finds in one picture, best first, as `vlrt.results.Detections` has it.
 
     boxes: float32 [n, 4], (x0, y0, x1, y1) in pixels; scores: float32 [n]; label_ids: into LABELS.
@@ -50,7 +56,7 @@ def held_out_scenes(number: int, seed: int) -> list[Scene]:
 
 def _truth(scenes: Sequence[Scene]) -> dict[str, Any]:
     """The scenes as a COCO annotation file."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image_id, scene in enumerate(scenes, start=1):
         for thing in scene.objects:
             x0, y0, x1, y1 = thing.box
@@ -92,7 +98,7 @@ def _results(found: Sequence[Found]) -> NDArray[np.float64]:
 
 
 def mean_average_precision(scenes: Sequence[Scene], found: Sequence[Found]) -> Table:
-    """mAP and mAP50 over the pairs seen in training and over those held out of it.
+    """Score: mAP and mAP50 over the pairs seen in training and over those held out of it.
 
     Raises:
         ValueError: nothing was found at all, or a pair is in none of the scenes.
@@ -126,11 +132,3 @@ def accuracy(detect: Detect, *, scenes: int, seed: int) -> Table:
     """Draw scenes, detect in all of them, and score."""
     drawn = held_out_scenes(scenes, seed)
     return mean_average_precision(drawn, detect([scene.image for scene in drawn]))
-
-
-def format_table(table: Table) -> str:
-    """One line: "seen mAP50 93.1 %, mAP 71.0 %; held_out ..."."""
-    return "; ".join(
-        f"{name} " + ", ".join(f"{key} {row[key]:.1%}" for key in ("mAP50", "mAP"))
-        for name, row in table.items()
-    )

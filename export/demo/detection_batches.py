@@ -20,10 +20,8 @@ from .shapes import SHAPES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SIDE = 96  # of the square that the model sees, in pixels
-# What is drawn, before it is squeezed into the square. Half of the pictures are square.
-SIZES_WH = ((SIDE, SIDE), (SIDE, SIDE), (SIDE * 4 // 3, SIDE), (SIDE, SIDE * 4 // 3))
-
+# Width over height of what is drawn, before it is squeezed into the square that the model sees.
+ASPECTS = (1, 1, 4 / 3, 3 / 4)
 # No phrase names a held-out pair.
 PHRASES: tuple[Phrase, ...] = (
     *(Phrase(colour=colour, shape=shape) for colour, shape in SEEN_PAIRS),
@@ -49,7 +47,7 @@ class Target:
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Pictures, uint8 [n, SIDE, SIDE, 3], the texts of all queries, and a target a picture."""
+    """Pictures, uint8 [n, side, side, 3], the texts of all queries, and a target a picture."""
 
     pixels: NDArray[np.uint8]
     texts: list[str]
@@ -58,17 +56,17 @@ class SceneBatch:
 
 @dataclass(frozen=True)
 class SceneRecipe:
-    """What batches are made of."""
+    """What batches are made of: `pictures` of `side` by `side` pixels each."""
 
     seed: int
-    steps: int
+    side: int
     pictures: int
     recoloured: float = 0.3  # share of objects in a colour of no name
 
 
-def squeezed(image: Image.Image) -> NDArray[np.uint8]:
-    """A picture as the model's own processor resizes it: uint8 [SIDE, SIDE, 3]."""
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+def squeezed(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """A picture as the model's own processor resizes it: uint8 [side, side, 3]."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def relative_boxes(scene: Scene) -> NDArray[np.float32]:
@@ -84,11 +82,12 @@ def make_scenes(recipe: SceneRecipe, step: int) -> SceneBatch:
     captions = [word_caption(rng, [phrase]) for phrase in PHRASES]
     pixels, targets = [], []
     for _ in range(recipe.pictures):
-        size_wh = SIZES_WH[int(rng.integers(len(SIZES_WH)))]
+        aspect = ASPECTS[int(rng.integers(len(ASPECTS)))]
+        size_wh = (int(recipe.side * max(aspect, 1)), int(recipe.side * max(1 / aspect, 1)))
         plan = plan_scene(rng, size_wh=size_wh, n_objects=(1, MAX_OBJECTS), pairs=SEEN_PAIRS)
         # Shapes in colours of no name teach that a shape does not depend on the colour.
         scene = draw_plan(recolour(rng, plan, recipe.recoloured), size_wh)
-        pixels.append(squeezed(scene.image))
+        pixels.append(squeezed(scene.image, recipe.side))
         # One object at a time: what a query says of it, and not of the scene.
         alone = [Scene(scene.image, (thing,), scene.background, plan) for thing in scene.objects]
         positive = truth_table(captions, alone)

@@ -20,6 +20,7 @@ EncodeImages = Callable[[list[Image.Image]], Array]
 EncodeTexts = Callable[[list[str]], Array]
 Table = dict[str, dict[str, float]]
 
+SEED = 4321  # of the pictures to evaluate on
 _CHUNK = 64  # pictures drawn and encoded at a time
 
 
@@ -68,7 +69,7 @@ def pair_accuracy(
     *,
     per_pair: int = 20,
     size_wh: tuple[int, int] = (256, 256),
-    seed: int = 1234,
+    seed: int = SEED,
 ) -> Table:
     """Top-1 accuracy on single-object scenes, for seen and held-out pairs apart.
 

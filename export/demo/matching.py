@@ -8,14 +8,14 @@ other predictions learn to stay silent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers.image_transforms import center_to_corners_format
-from transformers.loss.loss_for_object_detection import generalized_box_iou
+from transformers import image_transforms
+from transformers.loss import loss_for_object_detection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,14 @@ class Weights:
     giou: float = 2.0
     alpha: float = 0.3
     gamma: float = 2.0
+
+
+def giou(a: Tensor, b: Tensor) -> Tensor:
+    """GIoU of every box with every other, both (centre x, centre y, width, height): [n, m]."""
+    corners: Any = image_transforms.center_to_corners_format
+    pairwise: Any = loss_for_object_detection.generalized_box_iou
+    result: Tensor = pairwise(corners(a), corners(b))
+    return result
 
 
 def focal(logits: Tensor, truth: Tensor, weights: Weights) -> Tensor:
@@ -57,8 +65,7 @@ def assign(logits: Tensor, boxes: Tensor, target: Target, weights: Weights) -> T
     # Averaged over the queries that are true of the object, however many they are.
     classes = gain @ (truth / truth.sum(dim=1, keepdim=True).clamp_min(1)).T
     l1 = torch.cdist(boxes, theirs, p=1)
-    giou = generalized_box_iou(center_to_corners_format(boxes), center_to_corners_format(theirs))
-    cost = weights.classes * classes + weights.l1 * l1 - weights.giou * giou
+    cost = weights.classes * classes + weights.l1 * l1 - weights.giou * giou(boxes, theirs)
     places, objects = linear_sum_assignment(cost.numpy())
     assigned = torch.empty(len(theirs), dtype=torch.int64)
     assigned[objects] = torch.from_numpy(places)
@@ -82,11 +89,8 @@ def matching_loss(
         counted[at, places] = 1 - torch.from_numpy(target.open_).float()
         theirs = torch.from_numpy(target.boxes)
         ours = boxes[at, places]
-        overlap = generalized_box_iou(
-            center_to_corners_format(ours), center_to_corners_format(theirs)
-        ).diagonal()
         total = total + weights.l1 * (ours - theirs).abs().sum()
-        total = total + weights.giou * (1 - overlap).sum()
+        total = total + weights.giou * (1 - giou(ours, theirs).diagonal()).sum()
         objects += len(places)
     classes = (focal(logits, truth, weights) * counted).sum()
     return (total + weights.classes * classes) / max(objects, 1)

@@ -2,7 +2,8 @@
 
 As the paper does it (Minderer et al. 2022, section 3): contrastive pre-training, then the pooling
 goes, a class head and a box head come on every token, and all is tuned by the matching loss, the
-text tower most gently. The picture side grows, and with it the table of positions.
+text tower most gently. The picture side grows twice, and with it the table of positions: most steps
+are taken on small pictures, which are quick, and the last on larger ones, which are sharp.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImagePr
 from vlrt import boxes as geometry
 
 from .clip import MEAN, STD
-from .detection_accuracy import LABELS, Found, accuracy, format_table
-from .detection_batches import SIDE, SceneBatch, SceneRecipe, make_scenes, squeezed
+from .detection_accuracy import BEST, LABELS, Detect, Found, accuracy
+from .detection_batches import SceneBatch, SceneRecipe, make_scenes, squeezed
+from .evaluate import SEED, Table, format_table
 from .loop import Schedule, train
 from .matching import Weights, matching_loss
 from .tokenizer import save_tokenizer
@@ -39,19 +41,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+AMOUNT = 500  # scenes to evaluate on
 # Shares of the learning rate. The heads are new, the towers are not; the text tower already holds
 # every pair apart, also those that detection never trains on.
 SLOW = {"owlvit.text_": 0.02, "owlvit.": 0.3}
-BEST = 100  # detections a picture that count in COCO's evaluation
 
 
-def build_processor() -> OwlViTImageProcessorPil:
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: `share` of all steps, on `pictures` of `side` pixels at a time."""
+
+    side: int
+    pictures: int
+    share: float
+    rate: float
+
+
+STAGES = (
+    Stage(side=96, pictures=48, share=5 / 7, rate=1e-3),
+    Stage(side=128, pictures=28, share=2 / 7, rate=4e-4),
+)
+
+
+def build_processor(side: int) -> OwlViTImageProcessorPil:
     """OWL-ViT's own steps: squeeze into a square, rescale, normalise."""
     return OwlViTImageProcessorPil(
-        size={"height": SIDE, "width": SIDE},
+        size={"height": side, "width": side},
         resample=Image.Resampling.BICUBIC,
         do_center_crop=False,
-        crop_size={"height": SIDE, "width": SIDE},
+        crop_size={"height": side, "width": side},
         image_mean=list(MEAN),
         image_std=list(STD),
     )
@@ -59,7 +77,11 @@ def build_processor() -> OwlViTImageProcessorPil:
 
 def build_tokenizer(clip: Path) -> CLIPTokenizer:
     """CLIP's, padding with id 0 as OWL-ViT's do: its text pooling takes the highest id."""
-    return CLIPTokenizer.from_pretrained(clip, pad_token="!")
+    made: CLIPTokenizer = CLIPTokenizer.from_pretrained(clip, pad_token="!")  # noqa: S106
+    return made
+
+
+_POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
 def _grown(positions: Tensor, side: int) -> Tensor:
@@ -71,24 +93,24 @@ def _grown(positions: Tensor, side: int) -> Tensor:
     return torch.cat([token, wider.flatten(2)[0].T])
 
 
-def build_model(clip_folder: Path) -> OwlViTForObjectDetection:
+def build_model(clip_folder: Path, side: int) -> OwlViTForObjectDetection:
     """An OWL-ViT with a CLIP's towers and fresh heads that start silent."""
     clip = CLIPModel.from_pretrained(clip_folder)
-    text, vision = clip.config.text_config.to_dict(), clip.config.vision_config.to_dict()
+    settings: dict[str, Any] = clip.config.to_dict()
+    text, vision = settings["text_config"], settings["vision_config"]
     for tower in (text, vision):
         tower.pop("model_type")
     config = OwlViTConfig(
         text_config={**text, "pad_token_id": 0},
-        vision_config={**vision, "image_size": SIDE},
-        projection_dim=clip.config.projection_dim,
+        vision_config={**vision, "image_size": side},
+        projection_dim=settings["projection_dim"],
     )
     model = OwlViTForObjectDetection(config)
     state = {
         key.replace("pre_layrnorm", "pre_layernorm"): value
         for key, value in clip.state_dict().items()
     }
-    name = "vision_model.embeddings.position_embedding.weight"
-    state[name] = _grown(state[name], SIDE // vision["patch_size"])
+    state[_POSITIONS] = _grown(state[_POSITIONS], side // vision["patch_size"])
     model.owlvit.load_state_dict(state)
     for layer in (model.class_head, model.box_head):
         for module in layer.modules():
@@ -105,6 +127,32 @@ def build_model(clip_folder: Path) -> OwlViTForObjectDetection:
     return model
 
 
+def grow(model: OwlViTForObjectDetection, side: int) -> OwlViTForObjectDetection:
+    """The same model for larger pictures."""
+    config = OwlViTConfig(**model.config.to_dict())
+    settings: Any = config.vision_config
+    settings.image_size = side
+    grown = OwlViTForObjectDetection(config)
+    state = model.state_dict()
+    name = f"owlvit.{_POSITIONS}"
+    state[name] = _grown(state[name], side // settings.patch_size)
+    grown.load_state_dict(state)
+    grown.set_attn_implementation("eager")
+    return grown
+
+
+def best_of(logits: Tensor, boxes: Tensor, size_wh: tuple[int, int]) -> Found:
+    """The best detections in one picture; a box may carry several labels.
+
+    logits: [places, labels]; boxes: [places, 4], (centre x, centre y, width, height) in 0..1.
+    """
+    scores = logits.sigmoid().flatten().numpy()
+    best = np.argsort(-scores, kind="stable")[:BEST]
+    places, label_ids = np.divmod(best, logits.shape[1])
+    corners = geometry.center_to_corners(boxes.numpy()[places]) * np.array(size_wh * 2, np.float32)
+    return Found(corners, scores[best], label_ids)
+
+
 @dataclass
 class OwlTrainee:
     """An OWL-ViT in training with its tokenizer."""
@@ -112,11 +160,13 @@ class OwlTrainee:
     model: OwlViTForObjectDetection
     tokenizer: CLIPTokenizer
     weights: Weights
+    side: int
 
     def _queries(self, texts: list[str]) -> Tensor:
         tokens = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
         owl = self.model.owlvit
-        return owl.text_projection(owl.text_model(**tokens).pooler_output)
+        queries: Tensor = owl.text_projection(owl.text_model(**tokens).pooler_output)
+        return queries
 
     def predict(self, pixels: np.ndarray[Any, np.dtype[np.uint8]], texts: list[str]) -> Any:
         """Logits [n, places, texts] and boxes [n, places, 4] of uint8 pictures, in fp32."""
@@ -141,64 +191,93 @@ class OwlTrainee:
         """The best detections in each picture among all pairs, several labels a box."""
         found = []
         for image in images:
-            logits, boxes = self.predict(squeezed(image)[None], LABELS)
-            scores = logits[0].sigmoid().flatten().numpy()
-            best = np.argsort(-scores, kind="stable")[:BEST]
-            places, label_ids = np.divmod(best, len(LABELS))
-            size = np.array([image.width, image.height] * 2, np.float32)
-            corners = geometry.center_to_corners(boxes[0].numpy()[places]) * size
-            found.append(Found(corners, scores[best], label_ids))
+            logits, boxes = self.predict(squeezed(image, self.side)[None], LABELS)
+            found.append(best_of(logits[0], boxes[0], image.size))
         return found
 
     def report(self) -> str:
-        """mAP on a small fixed set, for the training log."""
+        """Accuracy on a small fixed set, for the training log."""
         return format_table(accuracy(self.detect, scenes=150, seed=99))
+
+
+def load_detector(folder: Path) -> Detect:
+    """A saved OWL-ViT as a detector of all pairs, through its own processor and tokenizer."""
+    model = OwlViTForObjectDetection.from_pretrained(folder).eval()
+    processor = OwlViTImageProcessorPil.from_pretrained(folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    tokens = tokenizer(LABELS, padding=True, return_tensors="pt")
+
+    @torch.no_grad()
+    def detect(images: Sequence[Image.Image]) -> list[Found]:
+        found = []
+        for image in images:
+            pixels = processor(images=image, return_tensors="pt")
+            made = model(**pixels, **tokens)
+            found.append(best_of(made.logits[0], made.pred_boxes[0], image.size))
+        return found
+
+    return detect
+
+
+def evaluate_folder(folder: Path, amount: int = AMOUNT, seed: int = SEED) -> Table:
+    """COCO's mAP of a saved OWL-ViT in PyTorch, on `amount` fresh scenes."""
+    return accuracy(load_detector(folder), scenes=amount, seed=seed)
+
+
+def evaluate_model(model: Any, amount: int = AMOUNT, seed: int = SEED) -> Table:
+    """The same of a model that `vlrt.load` returned."""
+    labels = model.encode_labels(LABELS)
+
+    def detect(images: Sequence[Image.Image]) -> list[Found]:
+        found = model.detect(list(images), labels, threshold=0.0, multi_label=True, top_k=BEST)
+        return [Found(one.boxes, one.scores, one.label_ids) for one in found]
+
+    return accuracy(detect, scenes=amount, seed=seed)
 
 
 def _save(trainee: OwlTrainee, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     trainee.model.save_pretrained(out)
     save_tokenizer(trainee.tokenizer, out)
-    build_processor().save_pretrained(out)
+    build_processor(trainee.side).save_pretrained(out)
 
 
-def train_owlvit(
-    out: Path,
-    clip: Path,
-    *,
-    steps: int,
-    seed: int,
-    work: Path,
-    pictures: int = 48,
-    resume: bool = True,
+def train_family(
+    out: Path, *, clip: Path, steps: int, seed: int, work: Path, resume: bool = True
 ) -> dict[str, Any]:
     """Fine-tune or go on, save to `out`, and return what training.json says."""
-    work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    trainee = OwlTrainee(build_model(clip), build_tokenizer(clip), Weights())
-    recipe = SceneRecipe(seed=seed, steps=steps, pictures=pictures)
-    schedule = Schedule(steps=steps, rate=1e-3, clip_norm=1.0)
-    outcome = train(
-        trainee.model,
-        partial(make_scenes, recipe),
-        trainee.loss,
-        trainee.report,
-        schedule=schedule,
-        work=work,
-        resume=resume,
-        slow=SLOW,
+    trainee = OwlTrainee(
+        build_model(clip, STAGES[0].side), build_tokenizer(clip), Weights(), STAGES[0].side
     )
+    outcomes = []
+    for number, stage in enumerate(STAGES):
+        if trainee.side != stage.side:
+            trainee.model, trainee.side = grow(trainee.model, stage.side), stage.side
+        folder = work / str(stage.side)
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome = train(
+            trainee.model,
+            partial(make_scenes, SceneRecipe(seed + number, stage.side, stage.pictures)),
+            trainee.loss,
+            trainee.report,
+            schedule=Schedule(steps=round(steps * stage.share), rate=stage.rate),
+            work=folder,
+            resume=resume,
+            slow=SLOW,
+        )
+        outcomes.append({**asdict(stage), **asdict(outcome)})
     _save(trainee, out)
     record = {
         "seed": seed,
         "started_from": clip.name,
-        **asdict(outcome),
-        "recipe": asdict(recipe),
-        "schedule": asdict(schedule),
+        "steps": steps,
+        "seconds": sum(outcome["seconds"] for outcome in outcomes),
+        "stages": outcomes,
         "slow": SLOW,
         "weights": asdict(trainee.weights),
         "parameters": sum(p.numel() for p in trainee.model.parameters()),
-        "accuracy": accuracy(trainee.detect, scenes=500, seed=4321),
+        "accuracy": evaluate_folder(out),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -14,6 +14,7 @@ from .scenes import ALL_PAIRS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, draw_scene
 
 _SEED = 20
 _SIDE = 320
+_SCENES_WH = ((480, 360), (360, 360), (360, 480), (480, 360))
 _QUALITY = 92
 
 
@@ -42,6 +43,33 @@ def draw_classification(out: Path) -> None:
     (out / "clip.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
+def draw_detection(out: Path) -> None:
+    """JPEGs of several objects each, square, wide and tall, and `owlvit.json`.
+
+    Every scene holds an object of a pair never seen in training.
+    """
+    pictures = []
+    for number, size_wh in enumerate(_SCENES_WH, start=1):
+        rng = np.random.default_rng((_SEED, number))
+        while True:
+            scene = draw_scene(rng, size_wh=size_wh, n_objects=(3, 5))
+            if any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.objects):
+                break
+        name = f"scene-{number}.jpg"
+        scene.image.save(out / name, quality=_QUALITY)
+        objects = [
+            {
+                "label": label((thing.colour, thing.shape)),
+                "box": [round(edge, 1) for edge in thing.box],
+                "in_training": (thing.colour, thing.shape) in SEEN_PAIRS,
+            }
+            for thing in scene.objects
+        ]
+        pictures.append({"file": name, "objects": objects})
+    described = {"labels": [label(pair) for pair in ALL_PAIRS], "pictures": pictures}
+    (out / "owlvit.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="export.demo.pictures", description=__doc__)
@@ -49,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out: Path = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
     draw_classification(out)
+    draw_detection(out)
     return 0
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from . import detection_accuracy
-from .clip import evaluate_folder, train_clip
-from .evaluate import format_table
-from .owlvit import train_owlvit
+from ..checkpoint import open_checkpoint
+from . import clip, owlvit
+from .evaluate import SEED, format_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
 
-_SHOWN = {"clip": format_table, "owlvit": detection_accuracy.format_table}
+FAMILIES: dict[str, ModuleType] = {"clip": clip, "owlvit": owlvit}
 
 
 def _positive(text: str) -> int:
@@ -35,18 +34,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export.demo.train", description=__doc__)
     families = parser.add_subparsers(dest="family", required=True)
 
-    clip = families.add_parser("clip", help="train the picture and text encoders of a small CLIP")
-    _add_run(clip, steps=4500)
-    owl = families.add_parser("owlvit", help="fine-tune a small CLIP to an OWL-ViT")
-    owl.add_argument("--clip", type=Path, required=True, help="folder of the trained CLIP")
-    _add_run(owl, steps=4000)
+    run = families.add_parser("clip", help="train the picture and text encoders of a small CLIP")
+    _add_run(run, steps=4500)
+    run = families.add_parser("owlvit", help="fine-tune a small CLIP to an OWL-ViT")
+    run.add_argument("--clip", type=Path, required=True, help="folder of the trained CLIP")
+    _add_run(run, steps=5600)
 
-    score = families.add_parser("evaluate", help="print the accuracy of a trained CLIP")
+    score = families.add_parser("evaluate", help="print the accuracy of a trained model")
     score.add_argument("model", type=Path, help="folder of the trained model")
-    score.add_argument(
-        "--per-pair", type=_positive, default=25, help="pictures a pair (default: %(default)s)"
-    )
-    score.add_argument("--seed", type=int, default=4321, help="default: %(default)s")
+    score.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     return parser
 
 
@@ -77,27 +73,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.model / "config.json").is_file():
             print(f"error: {options.model} holds no trained model", file=sys.stderr)
             return 1
-        table = evaluate_folder(options.model, per_pair=options.per_pair, seed=options.seed)
-        print(format_table(table))
+        family = FAMILIES[open_checkpoint(str(options.model)).model_type]
+        print(format_table(family.evaluate_folder(options.model, seed=options.seed)))
         return 0
     torch.set_num_threads(options.threads)
     work = options.work or options.out.with_name(options.out.name + ".work")
     try:
-        train_family = (
-            train_clip if options.family == "clip" else partial(train_owlvit, clip=options.clip)
-        )
-        record = train_family(
+        record = FAMILIES[options.family].train_family(
             options.out,
             steps=options.steps,
             seed=options.seed,
             work=work,
             resume=options.resume,
+            **({"clip": options.clip} if "clip" in options else {}),
         )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{record['steps']} steps in {record['seconds']:.0f} s; saved to {options.out}")
-    print(_SHOWN[options.family](record["accuracy"]))
+    print(format_table(record["accuracy"]))
     return 0
 
 

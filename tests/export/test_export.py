@@ -32,9 +32,10 @@ pytest.importorskip("safetensors")
 from safetensors.numpy import load_file, save_file
 
 from vlrt_export import __main__ as command
-from vlrt_export import clip, pipeline, precision, reference, samples
+from vlrt_export import clip, pipeline, precision, reference, samples, verify
 from vlrt_export.checkpoint import Checkpoint, open_checkpoint
 from vlrt_export.precision import Gate, Recipe
+from vlrt_export.transformer import samples_at_once
 
 CHECKOUT = Path(__file__).parents[2]
 PICTURES = [picture("RGB", (50, 40), seed=n) for n in range(3)]
@@ -102,10 +103,12 @@ def test_the_manifest_says_what_was_made_and_measured(tiny_bundle, tiny_checkpoi
         assert (entry["inputs"], entry["outputs"]) == ([given], [made])
         for name, variant in entry["variants"].items():
             assert variant["files"] == [graph_file(component, name)]
-            assert variant["parity"]["min_cosine"] >= EMBED_COSINE[name]
-            assert variant["parity"]["repeatable"] is True
+            assert list(variant["parity"]) == [made]
+            assert variant["parity"][made]["min_cosine"] >= EMBED_COSINE[name]
+            assert variant["repeatable"] is True
             assert variant["speed"]["median_ms"] > 0
-            assert variant["recipe"]["layers_kept_fp32"] == []
+            kept = ["text_projection", "visual_projection"] if name == "int8" else []
+            assert variant["recipe"]["layers_kept_fp32"] == kept
     for name, recorded in manifest["files"].items():
         path = tiny_bundle / name
         assert recorded == {"size": path.stat().st_size, "sha256": file_sha256(path)}
@@ -290,8 +293,8 @@ def test_a_revision_of_a_directory_is_refused(tmp_path, checkpoint):
 def test_a_variant_that_fails_its_gate_is_refused_by_how_much(
     unproved, monkeypatch, tmp_path, checkpoint, capsys
 ):
-    strict = Gate(max_abs_error=None, min_cosine=0.9999999, min_top1_agreement=0.0)
-    monkeypatch.setitem(precision.GATES, "int8", strict)
+    strict = Gate(max_abs_error=None, min_cosine=0.9999999, min_agreement=0.0)
+    monkeypatch.setitem(precision.GATES[clip.TASK], "int8", strict)
     out = tmp_path / "out"
     report = export(checkpoint, out, "fp32", "int8")
     assert (report.written, sorted(report.refused)) == (["fp32"], ["int8"])
@@ -300,11 +303,14 @@ def test_a_variant_that_fails_its_gate_is_refused_by_how_much(
     assert not list((out / "onnx").glob("*int8*"))
     arguments = [str(checkpoint), "-o", str(out), "--overwrite", "--precision", "fp32", "int8"]
     assert command.main(arguments) == 1
-    assert "int8 was refused: vision_model: lowest cosine 0.99" in capsys.readouterr().err
+    assert (
+        "int8 was refused: vision_model, image_embeds: lowest cosine 0.99"
+        in capsys.readouterr().err
+    )
 
 
 def test_when_nothing_passes_nothing_is_written(unproved, monkeypatch, tmp_path, checkpoint):
-    monkeypatch.setitem(precision.GATES, "int8", Gate(None, 1.1, 0.0))
+    monkeypatch.setitem(precision.GATES[clip.TASK], "int8", Gate(None, 1.1, 0.0))
     with pytest.raises(GateError, match=r"no variant passed.*\n.*needs 1\.1"):
         export(checkpoint, tmp_path / "out", "int8")
     assert everything_in(tmp_path) == ["checkpoint", *[f"checkpoint/{n}" for n in sorted(
@@ -324,7 +330,7 @@ def test_weights_that_int8_cannot_hold_fail_their_gate(unproved, tmp_path, check
     report = export(checkpoint, tmp_path / "out", "fp32", "int8")
     assert report.written == ["fp32"]
     (why,) = [why for why in report.refused["int8"] if "cosine" in why]
-    assert why.startswith("vision_model: lowest cosine 0.")
+    assert why.startswith("vision_model, image_embeds: lowest cosine 0.")
 
 
 @pytest.mark.parametrize("factor", [5e3, 2e5])
@@ -361,23 +367,75 @@ def test_the_planted_layers_would_overflow_if_left_to_fp16(tmp_path, checkpoint)
     assert not np.isfinite(runner.run({"pixel_values": pixels})["image_embeds"]).all()
 
 
-def test_nan_passes_no_gate():
-    from vlrt_export.verify import complaints, embedding_parity
+GOOD = {"x_embeds": np.ones((2, 3), np.float32), "y": np.array([[3.0, -20]], np.float32)}
+NOTHING = {"agreement": None, "compared": 0, "of": "pictures"}
 
-    good = {"x": np.ones((2, 3), np.float32)}
-    bad = {"x": np.array([[1, 1, 1], [1, np.nan, 1]], np.float32)}
-    quality = {"clear_top1_agreement": None, "clear_pictures": 0}
-    for name in precision.GATES:
-        passing = {**embedding_parity(good, good), "repeatable": True}
-        assert complaints(name, {"c": passing}, quality) == []
-        failing = {**embedding_parity(bad, good), "repeatable": True}
-        assert "nan" in complaints(name, {"c": failing}, quality)[0]
-        (why,) = complaints(name, {"c": passing | {"repeatable": False}}, quality)
-        assert "second run" in why
-        (why,) = complaints(
-            name, {"c": passing}, {"clear_top1_agreement": 0.5, "clear_pictures": 4}
-        )
-        assert "agreement 0.5000 over 4" in why
+
+def variant(outputs, *, repeatable=True):
+    return {"c": {"parity": verify.parity(outputs, GOOD), "repeatable": repeatable}}
+
+
+@pytest.mark.parametrize("name", precision.PRECISIONS)
+@pytest.mark.parametrize("task", precision.GATES)
+def test_what_is_not_the_same_passes_no_gate(task, name):
+    gate = precision.GATES[task][name]
+    assert verify.complaints(gate, variant(GOOD), NOTHING) == []
+    assert verify.complaints(gate, variant(GOOD), NOTHING | {"agreement": 1.0}) == []
+    (why,) = verify.complaints(gate, variant(GOOD, repeatable=False), NOTHING)
+    assert why == "c: a second run on the same input gave another result"
+    of = {"agreement": 0.5, "compared": 4, "of": "pictures are alike"}
+    (why,) = verify.complaints(gate, variant(GOOD), of)
+    assert why.startswith("only 0.5000 of 4 pictures are alike, needs ")
+    assert verify.complaints(gate, variant(GOOD), of | {"agreement": float("nan")})
+    broken = np.array([[1, 1, 1], [1, np.nan, 1]], np.float32)
+    whys = verify.complaints(gate, variant(GOOD | {"x_embeds": broken}), NOTHING)
+    assert whys[0].startswith("c, x_embeds: lowest cosine nan")
+
+
+def test_values_are_held_to_their_size():
+    """Numbers over 1 carry a rounding error of their own size."""
+    gate = precision.GATES[clip.TASK]["fp32"]
+    close, far = (GOOD | {"y": GOOD["y"] + np.float32(error)} for error in (1e-3, 3e-3))
+    assert verify.complaints(gate, variant(close), NOTHING) == []
+    (why,) = verify.complaints(gate, variant(far), NOTHING)
+    assert why.startswith("c, y: largest error 1.5")
+    (why,) = verify.complaints(gate, variant(GOOD | {"y": GOOD["y"] * np.nan}), NOTHING)
+    assert why == "c, y: largest error nan, limit 1e-04"
+    numbers = verify.parity(far, GOOD)["y"]
+    assert numbers["max_abs_error"] == pytest.approx(3e-3, rel=1e-3, abs=0)
+    assert numbers["max_abs_error_unit"] == pytest.approx(3e-3 / 20, rel=1e-3, abs=0)
+
+
+def test_the_length_of_an_embedding_does_not_count():
+    longer = verify.parity({"x_embeds": GOOD["x_embeds"] * 2}, {"x_embeds": GOOD["x_embeds"]})
+    assert longer["x_embeds"]["max_abs_error"] == 1
+    assert longer["x_embeds"]["max_abs_error_unit"] == 0
+
+
+def test_slices_give_what_one_run_gives():
+    inputs = {"x": np.arange(7)}
+    for size in (1, 2, 7, 9):
+        made = verify.run_in_slices(lambda given: {"y": given["x"] ** 2}, inputs, size)
+        assert made["y"].tolist() == [0, 1, 4, 9, 16, 25, 36]
+
+
+@pytest.mark.parametrize(
+    ("tower", "number"),
+    [
+        ({"image_size": 224, "patch_size": 32, "num_attention_heads": 12}, 8),
+        ({"image_size": 768, "patch_size": 16, "num_attention_heads": 12}, 4),
+        ({"image_size": 1008, "patch_size": 14, "num_attention_heads": 16}, 1),
+    ],
+)
+def test_the_more_tokens_the_fewer_samples_at_once(tower, number):
+    assert samples_at_once(tower) == number
+
+
+def test_layers_are_kept_by_name_and_by_pattern():
+    recipe = Recipe("int8", frozenset({"a.fc1", "head.*"})).keeping(frozenset({"b"}))
+    assert [recipe.of(name) for name in ("a.fc1", "head.0", "head.1+head.2", "b")] == ["fp32"] * 4
+    assert [recipe.of(name) for name in ("a.fc11", "ahead.0", "a.fc2")] == ["int8"] * 3
+    assert recipe.describe()["layers_kept_fp32"] == ["a.fc1", "b", "head.*"]
 
 
 # --- forms of checkpoints -------------------------------------------------------------------------
@@ -570,7 +628,7 @@ def test_a_graph_that_computes_something_else_is_refused(monkeypatch, tmp_path, 
         return build(opened, component, recipe)
 
     monkeypatch.setattr(clip, "build", wrong)
-    with pytest.raises(GateError, match=r"text_model: (lowest cosine|largest error)"):
+    with pytest.raises(GateError, match=r"text_model, text_embeds: (lowest cosine|largest)"):
         export(checkpoint, tmp_path / "out")
 
 

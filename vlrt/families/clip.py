@@ -11,16 +11,16 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vlrt import templates as prompts
 from vlrt.bundle import Bundle
-from vlrt.errors import BundleError, ImageError, LabelError, OptionError, TextError
+from vlrt.errors import BundleError, ImageError, OptionError
+from vlrt.files import Settings
 from vlrt.image import ImageInput
+from vlrt.labels import TextEncoder, open_tokenizer
 from vlrt.ops import cosine_similarity, l2_normalize, softmax
-from vlrt.processor import ImageProcessor
+from vlrt.processor import ImageProcessor, Processor
 from vlrt.results import Classification, LabelSet
 from vlrt.session import Runner
-from vlrt.stream import read_batches
-from vlrt.text import Tokenizer, token_limit
+from vlrt.stream import is_list, read_batches
 
 COMPONENTS = ("vision_model", "text_model")
 TASK = "zero-shot-image-classification"
@@ -33,7 +33,11 @@ _PUBLISHED_LOGIT_SCALE = {
     f"openai/clip-vit-{name}": 100.0
     for name in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
 }
-_TEXT_BATCH = 64
+
+
+def image_processor(settings: Settings) -> Processor:
+    """What turns pictures into `pixel_values`."""
+    return ImageProcessor.from_settings(settings)
 
 
 class Model:
@@ -55,18 +59,14 @@ class Model:
         values: Mapping[str, float],
     ) -> None:
         self.info = dict(info)
-        self.processor = ImageProcessor.from_settings(bundle.preprocessor)
-        self.tokenizer = Tokenizer(
-            bundle.root / "tokenizer.json",
-            bundle.tokenizer,
-            max_length=token_limit(bundle.tokenizer, bundle.config),
-        )
-        self._vision, self._text = (sessions[component] for component in COMPONENTS)
+        self.processor = image_processor(bundle.preprocessor)
+        self.tokenizer = open_tokenizer(bundle)
+        self._vision = sessions["vision_model"]
+        self._texts = TextEncoder(bundle, self.tokenizer, sessions["text_model"])
         self._logit_scale = values.get(
             "logit_scale", _PUBLISHED_LOGIT_SCALE.get(str(bundle.config.get("_name_or_path")))
         )
         self._name = bundle.name
-        self._fingerprint = bundle.fingerprint
 
     @property
     def logit_scale(self) -> float:
@@ -129,16 +129,8 @@ class Model:
             ImageError, TextError, LabelError: bad input, named.
             BundleError: a foreign bundle that does not state its `logit_scale`.
         """
-        if not isinstance(labels, LabelSet):
-            labels = self.encode_labels(labels, templates=templates, truncate=truncate)
-        elif templates is not None:
-            raise LabelError("templates were given with a LabelSet, which is already encoded")
-        elif labels.model != self._fingerprint:
-            raise LabelError(
-                f"this LabelSet was encoded by another model ({labels.model}), not by "
-                f"{self._name} ({self._fingerprint})"
-            )
-        many = _is_list(images)
+        labels = self._texts.label_set(labels, templates=templates, truncate=truncate)
+        many = is_list(images)
         batch = cast("Sequence[ImageInput]", images if many else [images])
         embeds = self.encode_images(batch, batch_size=batch_size)
         logits = (embeds @ labels.embeds.T) * np.float32(self.logit_scale)
@@ -168,12 +160,7 @@ class Model:
             LabelError: no labels, a label that is not a string, empty, or there twice.
             TextError: a text too long, or with a lone surrogate, or a template without one `{}`.
         """
-        names = _checked_labels(labels)
-        templates = ["{}"] if templates is None else templates
-        filled = [prompts.fill(templates, name) for name in names]
-        embeds = self.encode_texts([text for row in filled for text in row], truncate=truncate)
-        mean = embeds.reshape(len(names), -1, embeds.shape[1]).mean(axis=1)
-        return LabelSet(names, l2_normalize(mean), self._fingerprint)
+        return self._texts.encode_labels(labels, templates=templates, truncate=truncate)
 
     def encode_texts(
         self, texts: Sequence[str], *, truncate: bool = False, normalize: bool = True
@@ -192,22 +179,7 @@ class Model:
         Raises:
             TextError: a text is not a string, empty, too long or holds a lone surrogate.
         """
-        ids = self.tokenizer.ids(texts, truncate=truncate)
-        # Texts of like length go together: little padding, and the result does not depend on it.
-        order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
-        length = self._text.input_shapes["input_ids"][1]  # None unless the graph fixes it
-        parts = [
-            self._text.run(
-                self.tokenizer.pad([ids[i] for i in order[at : at + _TEXT_BATCH]], length)
-            )
-            for at in range(0, len(order), _TEXT_BATCH)
-        ]
-        if not parts:
-            raise TextError("there are no texts to encode")
-        stacked = np.concatenate([part["text_embeds"] for part in parts])
-        embeds = np.empty_like(stacked)
-        embeds[order] = stacked
-        return l2_normalize(embeds) if normalize else embeds
+        return self._texts.encode_texts(texts, truncate=truncate, normalize=normalize)
 
     def encode_images(
         self, images: Sequence[ImageInput], *, normalize: bool = True, batch_size: int = 16
@@ -225,7 +197,7 @@ class Model:
         Raises:
             ImageError: a picture cannot be read; the message names it and its position.
         """
-        if not _is_list(images):
+        if not is_list(images):
             raise OptionError("encode_images takes a list of pictures; wrap one as [picture]")
         parts: list[Embeds] = []
         at = 0
@@ -276,27 +248,3 @@ class Model:
         """
         embeds = self.encode_images(images)
         return cosine_similarity(embeds, embeds if others is None else self.encode_images(others))
-
-
-def _is_list(images: Any) -> bool:
-    return isinstance(images, list | tuple)
-
-
-def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(labels, str):
-        raise LabelError(f"labels must be a list of strings, not one string: {labels[:40]!r}")
-    names = tuple(labels)
-    if not names:
-        raise LabelError("there are no labels; give at least one")
-    seen: set[str] = set()
-    for position, name in enumerate(names):
-        if not isinstance(name, str):
-            raise LabelError(
-                f"label {position} is a {type(name).__name__}, not a string: {name!r:.60}"
-            )
-        if not name.strip():
-            raise LabelError(f"label {position} is empty")
-        if name in seen:
-            raise LabelError(f"label {position} is there twice: {name!r:.60}")
-        seen.add(name)
-    return names

@@ -1,0 +1,105 @@
+"""A contender of `detection.py`, a program of its own: load, warm up, detect again and again.
+
+    python detect_many.py vlrt|model|pipeline JOB
+
+JOB is JSON: model (the directory of a bundle or checkpoint), precision (vlrt's), pictures, labels,
+threads, repeats. The first line printed holds the best score in the first picture, the second the
+seconds that each of the repeats took, over all pictures. A repeat starts from the files.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+THRESHOLD = 0.1
+Job = dict[str, Any]
+# Pictures and labels -> the best score in the first picture.
+Detect = Callable[[list[str], list[str]], float]
+
+
+def load_vlrt(job: Job) -> Detect:
+    """The labels are encoded once a call, each picture once."""
+    import vlrt
+
+    owl = vlrt.load(job["model"], precision=job["precision"], device="cpu", threads=job["threads"])
+
+    def detect(pictures: list[str], labels: list[str]) -> float:
+        found = owl.detect(pictures, labels, threshold=THRESHOLD)
+        return float(found[0].scores[0])
+
+    return detect
+
+
+def _load_parts(job: Job) -> tuple[Any, Any, Any]:
+    import torch
+    from transformers import CLIPTokenizer, OwlViTForObjectDetection, OwlViTImageProcessorPil
+
+    torch.set_num_threads(job["threads"])
+    model = OwlViTForObjectDetection.from_pretrained(job["model"], dtype=torch.float32).eval()
+    processor = OwlViTImageProcessorPil.from_pretrained(job["model"])
+    return model, processor, CLIPTokenizer.from_pretrained(job["model"])
+
+
+def load_model(job: Job) -> Detect:
+    """The model of transformers, called once a picture with all labels, as its pages recommend."""
+    import torch
+    from PIL import Image
+
+    model, processor, tokenizer = _load_parts(job)
+
+    def detect(pictures: list[str], labels: list[str]) -> float:
+        best = []
+        for picture in pictures:
+            with Image.open(picture) as file, torch.inference_mode():
+                image = file.convert("RGB")
+                pixels = processor(images=image, return_tensors="pt")
+                tokens = tokenizer(labels, padding="max_length", return_tensors="pt")
+                found = processor.post_process_object_detection(
+                    model(**tokens, **pixels),
+                    threshold=THRESHOLD,
+                    target_sizes=[(image.height, image.width)],
+                )
+                best.append(float(found[0]["scores"].max()))
+        return best[0]
+
+    return detect
+
+
+def load_pipeline(job: Job) -> Detect:
+    """The zero-shot-object-detection pipeline of transformers."""
+    from transformers import pipeline
+
+    model, processor, tokenizer = _load_parts(job)
+    detector = pipeline(
+        "zero-shot-object-detection", model=model, image_processor=processor, tokenizer=tokenizer
+    )
+
+    def detect(pictures: list[str], labels: list[str]) -> float:
+        found = [
+            detector(picture, candidate_labels=labels, threshold=THRESHOLD) for picture in pictures
+        ]
+        return float(found[0][0]["score"])
+
+    return detect
+
+
+def main() -> None:
+    """Run the contender named on the command line."""
+    load = {"vlrt": load_vlrt, "model": load_model, "pipeline": load_pipeline}[sys.argv[1]]
+    job = json.loads(sys.argv[2])
+    detect = load(job)
+    # Warm up with few labels: the pipeline would run its model once for each of them.
+    detect(job["pictures"][:1], job["labels"][:2])
+    seconds, best = [], 0.0
+    for _ in range(job["repeats"]):
+        started = time.perf_counter()
+        best = detect(job["pictures"], job["labels"])
+        seconds.append(time.perf_counter() - started)
+    print(json.dumps([best]), flush=True)
+    print(json.dumps({"seconds": seconds}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

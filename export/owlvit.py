@@ -1,0 +1,217 @@
+"""OWL-ViT: its image and text graphs, cut so that the query product stays outside of both.
+
+They compute what `transformers/models/owlvit/modeling_owlvit.py` computes. OWLv2 is the same, but
+for the names of its tensors and one more head (`export/owlv2.py`).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlrt.boxes import center_to_corners, iou
+from vlrt.detection import class_logits, sigmoid
+from vlrt.families.owlvit import COMPONENTS, TASK
+
+from .checkpoint import Checkpoint
+from .graph import FLOAT, Graph
+from .precision import Recipe
+from .reference import TorchModel
+from .transformer import patch_count, samples_at_once, text_embeds, vision_tokens
+
+__all__ = [
+    "COMPONENTS", "INPUTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TASK",
+    "Reference", "at_once", "box_bias", "build", "mlp_head", "quality", "values", "vision",
+]  # fmt: skip
+
+Arrays = Mapping[str, NDArray[Any]]
+
+INPUTS = {"vision_model": ("pixel_values",), "text_model": ("input_ids",)}
+PICTURES = 8  # drawn ones, to verify on; a large model takes half a minute for each
+PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
+# The heads take 2 % of the time. In int8, seeded ones erred by 0.0069 in boxes and 0.0122 in scores;
+# left in fp32, by 0.0045 and 0.0097, which is what the tower before them costs.
+_HEADS = frozenset({"class_head.*", "box_head.*", "objectness_head.*"})
+# What a precision leaves alone, by the names of linear layers (see `Recipe`).
+KEEP_FP32 = {"fp16": _HEADS, "int8": _HEADS | {"*.text_projection"}}
+
+# What counts as an object that a variant must find again, and as the same object.
+_SCORE = 0.1  # transformers' own threshold
+_PLACES = 10
+_IOU = 0.75
+_TIE = 0.5
+
+
+def values(checkpoint: Checkpoint) -> dict[str, float]:  # noqa: ARG001  what other families need
+    """What no graph holds: nothing; the logits' shift and scale come out of the image."""
+    return {}
+
+
+def at_once(config: Mapping[str, Any]) -> int:
+    """How many samples to verify in one run."""
+    return samples_at_once(config["vision_config"])
+
+
+def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
+    """One graph in one precision.
+
+    Args:
+        checkpoint: of model type owlvit.
+        component: "vision_model" (pixel_values -> image_class_embeds, logit_shift, logit_scale,
+            pred_boxes) or "text_model" (input_ids -> text_embeds); embeddings are not normalised.
+        recipe: the precision; the heads are built for fp32 (`KEEP_FP32`).
+    """
+    graph = Graph(checkpoint, recipe)
+    if component == "text_model":
+        return text(graph, checkpoint.config, "owlvit.")
+    vision(graph, checkpoint.config, "owlvit.")
+    return graph
+
+
+def text(graph: Graph, config: dict[str, Any], prefix: str) -> Graph:
+    """The text graph; texts are always pooled at their highest id."""
+    embeds = text_embeds(graph, prefix, config["text_config"], end=None)
+    graph.output("text_embeds", embeds, ["batch", config["projection_dim"]])
+    return graph
+
+
+def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
+    """The image graph.
+
+    Args:
+        graph: the graph to add to.
+        config: the checkpoint's.
+        prefix: of the towers' tensors, such as "owlvit.".
+
+    Returns:
+        What the heads see, fp32 [B, P, D], for further heads.
+    """
+    tower, places = config["vision_config"], patch_count(config["vision_config"])
+    tokens = vision_tokens(graph, f"{prefix}vision_model.", tower, "pre_layernorm")
+    # From here on all is fp32: it is little work, and the product of tokens may pass fp16's limit.
+    name, epsilon = f"{prefix}vision_model.post_layernorm", tower["layer_norm_eps"]
+    tokens = graph.layer_norm(graph.cast(tokens, FLOAT), name, epsilon)
+    sizes = graph.ints(1, places)
+    whole, patches = graph.op("Split", tokens, sizes, outputs=2, axis=1)
+    merged = graph.op("Mul", patches, whole)
+    features = graph.layer_norm(merged, "layer_norm", epsilon)
+
+    embeds = graph.linear(features, "class_head.dense0")
+    width = config["text_config"]["hidden_size"]
+    graph.output("image_class_embeds", embeds, ["batch", places, width])
+    both = graph.linear(features, "class_head.logit_shift", "class_head.logit_scale")
+    shift, scale = graph.op("Split", both, outputs=2, axis=-1, num_outputs=2)
+    scale = graph.add(graph.op("Elu", scale), graph.floats(np.ones(1, np.float32), "one", FLOAT))
+    for output, column in (("logit_shift", shift), ("logit_scale", scale)):
+        row = graph.op("Squeeze", column, graph.ints(2))
+        graph.output(output, row, ["batch", places])
+    boxes = mlp_head(graph, features, "box_head")
+    bias = graph.floats(box_bias(tower["image_size"] // tower["patch_size"]), "box_bias", FLOAT)
+    boxes = graph.op("Sigmoid", graph.add(boxes, bias))
+    graph.output("pred_boxes", boxes, ["batch", places, 4])
+    return features
+
+
+def mlp_head(graph: Graph, value: str, name: str) -> str:
+    """Three linear layers with GELU between them: [B, P, D] -> [B, P, N]."""
+    for number in (0, 1):
+        value = graph.op("Gelu", graph.linear(value, f"{name}.dense{number}"))
+    return graph.linear(value, f"{name}.dense2")
+
+
+def box_bias(side: int) -> NDArray[np.float32]:
+    """What is added to a predicted box in front of the sigmoid, float32 [side * side, 4].
+
+    It places the box of each patch at that patch, and makes it as large as one. The arithmetic is
+    that of transformers, in float32: `compute_box_bias`.
+    """
+    edges = np.arange(1, side + 1, dtype=np.float32) / np.float32(side)
+    y, x = np.meshgrid(edges, edges, indexing="ij")
+    size = np.full_like(x, 1 / side)
+    wanted = np.stack([x, y, size, size], axis=-1).reshape(-1, 4)
+    small = np.float32(1e-4)
+    bias: NDArray[np.float32] = np.log(wanted + small) - np.log1p(small - wanted)
+    return bias
+
+
+class Reference(TorchModel):
+    """The checkpoint in PyTorch, a component at a time."""
+
+    def run(self, component: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """What `build`'s graph of the component must compute, under the same names."""
+        return self.outputs(
+            inputs, {"vision_model": self.vision, "text_model": self.text}[component]
+        )
+
+    def text(self, input_ids: Any) -> dict[str, Any]:
+        """The text graph's output."""
+        towers = getattr(self.model, self.model.base_model_prefix)
+        pooled = towers.text_model(input_ids=input_ids).pooler_output
+        return {"text_embeds": towers.text_projection(pooled)}
+
+    def vision(self, pixel_values: Any) -> dict[str, Any]:
+        """The image graph's outputs."""
+        grid, _ = self.model.image_embedder(pixel_values=pixel_values)
+        return self.heads(grid.flatten(1, 2), grid)
+
+    def heads(self, features: Any, grid: Any) -> dict[str, Any]:
+        """What the heads make of features [B, P, D], which are those of grid [B, H, W, D]."""
+        from torch.nn.functional import elu
+
+        head = self.model.class_head
+        return {
+            "image_class_embeds": head.dense0(features),
+            "logit_shift": head.logit_shift(features)[..., 0],
+            "logit_scale": elu(head.logit_scale(features))[..., 0] + 1,
+            "pred_boxes": self.model.box_predictor(features, grid),
+        }
+
+
+def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dict[str, Any]:  # noqa: ARG001
+    """How many objects are found again, place by place.
+
+    An object is a place whose best label scores more than 0.1 by the reference. If they are fewer
+    than the pictures, because the pictures or texts do not suit the checkpoint, the 10 places of
+    each picture that score best take their part.
+
+    Args:
+        found, expected: the outputs of both components, of a variant and of the reference.
+        values: not needed.
+
+    Returns:
+        `agreement`, the share of the `compared` objects that are the same: the box at that place
+        has an IoU of 0.75 or more with the reference's, and its label is the reference's best, or
+        one that the reference puts within half a logit of it: a tie that falls the other way is no
+        fault of the variant. Also the mean of all those `iou`s, and the `largest_score_error`.
+    """
+    ours, theirs = _logits(found), _logits(expected)
+    best = sigmoid(theirs.max(axis=-1))
+    objects = best > _SCORE
+    if objects.sum() < len(objects):
+        places = np.argsort(-best, axis=1, kind="stable")[:, :_PLACES]
+        objects = np.zeros_like(objects)
+        np.put_along_axis(objects, places, True, axis=1)
+    label = ours[objects].argmax(axis=1)
+    behind = theirs[objects].max(axis=1) - theirs[objects][np.arange(len(label)), label]
+    boxes = [center_to_corners(outputs["pred_boxes"][objects]) for outputs in (found, expected)]
+    overlap = np.array([iou(a[None], b[None])[0, 0] for a, b in zip(*boxes, strict=True)])
+    errors = np.abs(sigmoid(ours.max(axis=-1)) - best)[objects]
+    same = (behind <= _TIE) & (overlap >= _IOU) & np.isfinite(errors)
+    return {
+        "agreement": float(same.mean()),
+        "compared": len(label),
+        "of": f"objects of the reference have the same label and a box of IoU {_IOU} or more",
+        "pictures": len(theirs),
+        "labels": int(theirs.shape[-1]),
+        "mean_iou": float(overlap.mean()),
+        "largest_score_error": float(errors.max()),
+    }
+
+
+def _logits(outputs: Arrays) -> NDArray[np.float32]:
+    """Every place of every picture against every text: [pictures, P, texts]."""
+    names = ("image_class_embeds", "logit_shift", "logit_scale")
+    embeds, shift, scale = (outputs[name] for name in names)
+    rows = zip(embeds, shift, scale, strict=True)
+    return np.stack([class_logits(*row, outputs["text_embeds"]) for row in rows])

@@ -1,0 +1,158 @@
+"""What the verbs of the command line share: their options, loading a model, a progress bar."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import vlrt
+from vlrt import templates
+from vlrt.errors import OptionError
+from vlrt.files import text_lines
+from vlrt.sources import Source, find_pictures
+
+SOURCES = "pictures: files, directories to search, and quoted patterns such as 'in/**/*.jpg'"
+
+
+def add_verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    """Add a verb to the parser's `verbs`, and what runs it."""
+    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    made.set_defaults(run=run)
+    return made
+
+
+def add_model_options(verb: argparse.ArgumentParser, *, batch_size: int) -> None:
+    """Options for loading a model and running it."""
+    verb.add_argument(
+        "--model", required=True, help="bundle: a directory, or owner/name on the hub"
+    )
+    verb.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8, ...")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    verb.add_argument("--provider", action="append", help="an ONNX Runtime provider, by its name")
+    verb.add_argument("--threads", type=count, help="threads (all CPUs of this process if absent)")
+    verb.add_argument("--no-spinning", action="store_true", help="idle threads sleep at once")
+    verb.add_argument("--decode", default="exact", help="exact, or fast: large JPEGs at less size")
+    verb.add_argument(
+        "--batch-size", type=count, default=batch_size,
+        help=f"pictures in a run (default {batch_size})",
+    )  # fmt: skip
+    verb.add_argument("--revision", help="branch, tag or commit on the hub")
+    verb.add_argument("--offline", action="store_true", help="use only the hub's cache")
+    verb.add_argument(
+        "--value", action="append", type=named_number, default=[], metavar="NAME=NUMBER",
+        help="a number that a foreign bundle does not state: logit_scale=100",
+    )  # fmt: skip
+
+
+def add_label_options(verb: argparse.ArgumentParser) -> None:
+    """Options that say which labels to look for, and how."""
+    verb.add_argument("--labels", help='labels, comma-separated: "a cat,a dog"')
+    verb.add_argument("--labels-file", metavar="FILE", help="labels, one a line")
+    verb.add_argument("--templates", metavar="imagenet|FILE", help="prompts with a {} each")
+    verb.add_argument("--truncate", action="store_true", help="cut labels that are too long")
+
+
+def count(text: str) -> int:
+    """Read a whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def named_number(text: str) -> tuple[str, float]:
+    """Read NAME=NUMBER; the name may hold further equals signs."""
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER") from None
+
+
+def load(args: argparse.Namespace, method: str) -> Any:
+    """Load the model, which must have a method.
+
+    Raises:
+        OptionError: it is a model for something else.
+        BundleError, ProviderError: see `vlrt.load`.
+    """
+    model = vlrt.load(
+        args.model,
+        precision=args.precision,
+        device=args.device,
+        providers=args.provider,
+        revision=args.revision,
+        offline=args.offline,
+        threads=args.threads,
+        spinning=not args.no_spinning,
+        decode=args.decode,
+        values=dict(args.value),
+    )
+    if not hasattr(model, method):
+        raise OptionError(
+            f"{args.model} is a model for {model.info['task']}, which this verb cannot use"
+        )
+    return model
+
+
+def labels(args: argparse.Namespace) -> list[str]:
+    """Read the labels given by `add_label_options`.
+
+    Raises:
+        OptionError: there are none, or both kinds, or the file cannot be read.
+    """
+    if (args.labels is None) == (args.labels_file is None):
+        raise OptionError("give the labels once: --labels or --labels-file")
+    if args.labels is not None:
+        return [label.strip() for label in args.labels.split(",")]
+    try:
+        return text_lines(args.labels_file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"labels file {args.labels_file!r} cannot be read: {error}") from error
+
+
+def prompts(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Read the templates given by `add_label_options`; None if there are none."""
+    return templates.read(args.templates) if args.templates else None
+
+
+def pictures(given: Sequence[str]) -> list[Source]:
+    """Find the pictures, and say on stderr how many other files were left out."""
+    found, others = find_pictures(given)
+    if others:
+        print(f"left out, no pictures by their suffix: {len(others)} files", file=sys.stderr)
+    return found
+
+
+class Progress:
+    """A bar on stderr for several things, drawn only where someone watches it.
+
+    Args:
+        total: how many.
+        printing: results go to stdout meanwhile. On one terminal they would tear the bar, and they
+            show progress themselves, so there is none.
+    """
+
+    def __init__(self, total: int, *, printing: bool = False) -> None:
+        self._total, self._done, self._start = total, 0, time.monotonic()
+        self._shown = total > 1 and sys.stderr.isatty() and not (printing and sys.stdout.isatty())
+
+    def advance(self, number: int) -> None:
+        """Count `number` more as done."""
+        self._done += number
+        if self._shown:
+            filled = 30 * self._done // self._total
+            rate = self._done / max(time.monotonic() - self._start, 1e-9)
+            bar = "#" * filled + "." * (30 - filled)
+            print(f"\r{bar} {self._done}/{self._total}  {rate:.1f}/s ", end="", file=sys.stderr)
+
+    def say(self, line: str) -> None:
+        """Print a line on stderr, in place of the bar."""
+        print(f"\r\033[K{line}" if self._shown else line, file=sys.stderr)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._shown:
+            print(file=sys.stderr)
