@@ -30,7 +30,7 @@ Arrays = Mapping[str, NDArray[Any]]
 INPUTS = {"vision_model": ("pixel_values",), "text_model": ("input_ids",)}
 PICTURES = 8  # drawn ones, to verify on; a large model takes half a minute for each
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
-# The heads take 2 % of the time. In int8, seeded ones erred by 0.0069 in boxes and 0.0122 in scores;
+# The heads take 2 % of the time. In int8, seeded ones erred by 0.0069 (boxes) and 0.0122 (scores);
 # left in fp32, by 0.0045 and 0.0097, which is what the tower before them costs.
 _HEADS = frozenset({"class_head.*", "box_head.*", "objectness_head.*"})
 # What a precision leaves alone, by the names of linear layers (see `Recipe`).

@@ -11,12 +11,14 @@ from vlrt.errors import VlrtError
 from vlrt.image import load_image
 from vlrt.load import load
 from vlrt.ops import cosine_similarity
-from vlrt.results import Classification, LabelSet
+from vlrt.results import Classification, Detections, EncodedImage, LabelSet
 from vlrt.templates import IMAGENET_TEMPLATES
 
 __all__ = [
     "IMAGENET_TEMPLATES",
     "Classification",
+    "Detections",
+    "EncodedImage",
     "LabelSet",
     "VlrtError",
     "__version__",

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from vlrt import demo, draw
+from vlrt import cards, demo
 from vlrt.image import load_image
 from vlrt.load import load
 
@@ -34,21 +34,14 @@ def run(out: Path) -> list[str]:
         verdict = "right" if result.best[0] == truth else f"WRONG, it is {truth}"
         lines.append(f"  {path.name:<14} {first:<28} ({', '.join(others)})  {verdict}")
     target = out / "vlrt-demo-clip.png"
-    cards = [
-        draw.classification_card(load_image(path), result, title=path.name)
+    drawn = [
+        cards.classification_card(load_image(path), result, title=path.name)
         for path, result in zip(paths, results, strict=True)
     ]
-    draw.sheet(cards, title="vlrt demo: zero-shot classification of drawn scenes").save(target)
-    info = clip.info
-    where = f"{info['provider']}, {info['precision']} ({info['precision_reason']})"
-    times = [_ms(*span) for span in ((started, loaded), (loaded, encoded), (encoded, done))]
-    return [
-        *lines,
-        f"  {where}, {info['threads']} threads",
-        f"  load {times[0]}, {len(labels)} labels {times[1]}, {len(paths)} pictures {times[2]}",
-        f"  the result as a picture: {target}",
-    ]
-
-
-def _ms(start: float, end: float) -> str:
-    return f"{(end - start) * 1000:.0f} ms"
+    cards.sheet(drawn, title="vlrt demo: zero-shot classification of drawn scenes").save(target)
+    seconds = {
+        "load": loaded - started,
+        f"{len(labels)} labels": encoded - loaded,
+        f"{len(paths)} pictures": done - encoded,
+    }
+    return [*lines, *demo.summary(clip.info, seconds, target)]

@@ -1,0 +1,69 @@
+"""OWL-ViT's part of `vlrt demo`: where in the picture is which coloured shape?"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlrt import boxes as geometry
+from vlrt import cards, demo
+from vlrt.image import load_image
+from vlrt.load import load
+from vlrt.results import Detections
+
+_THRESHOLD, _IOU = 0.3, 0.5
+
+
+def run(out: Path) -> list[str]:
+    """Search the scenes that come with vlrt for all 64 coloured shapes.
+
+    Args:
+        out: directory for the picture of the result, `vlrt-demo-owlvit.png`.
+
+    Returns:
+        Lines to print.
+    """
+    described = json.loads((demo.ROOT / "pictures" / "owlvit.json").read_text(encoding="utf-8"))
+    paths = [demo.ROOT / "pictures" / entry["file"] for entry in described["pictures"]]
+    started = time.perf_counter()
+    owl = load(demo.bundle("owlvit"))
+    loaded = time.perf_counter()
+    labels = owl.encode_labels(described["labels"])
+    encoded = time.perf_counter()
+    results = owl.detect(
+        paths, labels, threshold=_THRESHOLD, iou_threshold=_IOU, class_agnostic=True
+    )
+    done = time.perf_counter()
+    lines = [f"where is which of {len(labels)} coloured shapes?"]
+    for path, entry, found in zip(paths, described["pictures"], results, strict=True):
+        lines.append(f"  {path.name:<14} {_verdict(entry['objects'], found)}")
+    target = out / "vlrt-demo-owlvit.png"
+    drawn = [
+        cards.detection_card(load_image(path), found, title=path.name)
+        for path, found in zip(paths, results, strict=True)
+    ]
+    title = "vlrt demo: open-vocabulary detection in drawn scenes"
+    cards.sheet(drawn, title=title, columns=2).save(target)
+    seconds = {
+        "load": loaded - started,
+        f"{len(labels)} labels": encoded - loaded,
+        f"{len(paths)} pictures": done - encoded,
+    }
+    return [*lines, *demo.summary(owl.info, seconds, target)]
+
+
+def _verdict(objects: Sequence[dict[str, Any]], found: Detections) -> str:
+    """How many of the objects were found, by label and place, and what went wrong."""
+    truth = np.array([thing["box"] for thing in objects], np.float32)
+    near = geometry.iou(truth, found.boxes) > _IOU
+    same = np.array([[name == thing["label"] for name in found.names] for thing in objects], bool)
+    right = near & same.reshape(near.shape)
+    missed = [objects[i]["label"] for i in np.flatnonzero(~right.any(axis=1))]
+    wrong = [found.names[i] for i in np.flatnonzero(~right.any(axis=0))]
+    words = f"{len(objects) - len(missed)} of {len(objects)} found"
+    if missed:
+        words += f"; MISSED {', '.join(missed)}"
+    return words + (f"; WRONG {', '.join(wrong)}" if wrong else "")
