@@ -1,7 +1,7 @@
 """Every block of the README runs as it stands, and its numbers are the measured ones.
 
-A folder stands in for the hub: `openai/clip-vit-base-patch32` is the demonstration checkpoint. The
-two install commands are not run here, but by `.ci/run` and by this very test run.
+A folder stands in for the hub: `openai/clip-vit-base-patch32` and `google/owlvit-base-patch32` are
+the demonstration checkpoints. The two install commands are not run here, but by `.ci/run` and by this very test run.
 """
 
 import json
@@ -19,21 +19,29 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 SHELL = [text for kind, text in BLOCKS if kind == "sh" and not text.startswith("pip install")]
+EXPORT = [text for text in SHELL if text.startswith("vlrt export")]
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 INSTALL = [text for kind, text in BLOCKS if kind == "sh" and text.startswith("pip install")]
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder as the README's reader has it, after the README's own export command."""
+    """A folder as the README's reader has it, after the README's own export commands."""
     pytest.importorskip("transformers", reason="the README's export is proved against PyTorch")
     root = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "tests/data/clip-shapes", root / "openai/clip-vit-base-patch32")
-    pictures = sorted((demo.ROOT / "pictures").glob("*.jpg"))
+    shutil.copytree(ROOT / "tests/data/owlvit-shapes", root / "google/owlvit-base-patch32")
     (root / "photos").mkdir()
-    shutil.copy(pictures[0], root / "photo.jpg")
-    shutil.copy(pictures[1], root / "photos/second.jpg")
-    run(next(text for text in SHELL if text.startswith("vlrt export")), root)
+    for name, picture in {
+        "photo.jpg": "shape-1.jpg",
+        "photos/second.jpg": "shape-2.jpg",
+        "street.jpg": "scene-1.jpg",
+        "shelf.jpg": "scene-2.jpg",
+        "product.jpg": "shape-3.jpg",
+    }.items():
+        shutil.copy(demo.ROOT / "pictures" / picture, root / name)
+    for text in EXPORT:
+        run(text, root)
     return root
 
 
@@ -55,7 +63,7 @@ def test_the_first_two_commands_install_and_run():
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("text", [text for text in SHELL if not text.startswith("vlrt export")])
+@pytest.mark.parametrize("text", [text for text in SHELL if text not in EXPORT])
 def test_shell_blocks_run(text, workplace):
     run(text, workplace)
 
@@ -91,9 +99,29 @@ def test_the_numbers_are_those_that_were_measured(row, file, measure):
         assert abs(float(text) - line[key]) <= 0.5001 * 10**-decimals, (row, key)
 
 
-def test_the_accuracies_are_those_that_were_measured():
-    measured = json.loads((ROOT / "benchmarks/results/demo-accuracy.json").read_text())["accuracy"]
+@pytest.mark.parametrize(
+    ("file", "measures"), [("demo-accuracy", ["pair"]), ("demo-accuracy-owlvit", ["mAP50", "mAP"])]
+)
+def test_the_accuracies_are_those_that_were_measured(file, measures):
+    measured = json.loads((ROOT / f"benchmarks/results/{file}.json").read_text())["accuracy"]
     for name, table in measured.items():
         row = name.replace("torch", "PyTorch")
-        seen, never = (f"{table[group]['pair'] * 100:.1f} %" for group in ("seen", "held_out"))
-        assert f"| {row} | {seen} | {never} |" in README
+        cells = [
+            f"{table[group][measure] * 100:.1f} %"
+            for measure in measures
+            for group in ("seen", "held_out")
+        ]
+        assert f"| {row} | {' | '.join(cells)} |" in README
+
+
+def test_the_times_of_detection_are_those_that_were_measured():
+    measured = json.loads((ROOT / "benchmarks/results/detection-owlvit-b32.json").read_text())
+    for job, medians in measured["medians"].items():
+        ratios = [
+            f"**{medians[name] / medians[base]:.2f}**"
+            if base == "model"
+            else f"{medians[name] / medians[base]:.2g}"
+            for base in ("model", "pipeline")
+            for name in ("vlrt fp32", "vlrt int8")
+        ]
+        assert f"| {job} | {' | '.join(ratios)} |" in README
