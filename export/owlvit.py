@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.boxes import center_to_corners, iou
-from vlrt.detection import class_logits, sigmoid
+from vlrt.detection import class_logits
 from vlrt.families.owlvit import COMPONENTS, TASK
+from vlrt.ops import sigmoid
 
 from .checkpoint import Checkpoint
 from .graph import FLOAT, Graph

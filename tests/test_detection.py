@@ -20,9 +20,9 @@ from vlrt.detection import (
     guided,
     limits,
     select,
-    sigmoid,
 )
 from vlrt.errors import InferenceError, OptionError
+from vlrt.ops import sigmoid
 
 
 def array(values, dtype=np.float32):
@@ -38,24 +38,7 @@ def random_boxes(rng, number, *, largest=0.6):
     return boxes
 
 
-# --- sigmoid and logits ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
-def test_sigmoid_of_nothing_is_nothing(shape):
-    assert sigmoid(np.zeros(shape, np.float32)).shape == shape
-
-
-@given(st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=8))
-def test_sigmoid_is_that_of_float64(values):
-    found = sigmoid(array(values))
-    assert found.dtype == np.float32
-    assert found == pytest.approx([1 / (1 + math.exp(-v)) for v in values], rel=1e-6, abs=0)
-
-
-def test_sigmoid_of_extremes_does_not_overflow():
-    lowest = np.finfo(np.float32).min  # what transformers puts where a query is masked
-    assert sigmoid(array([lowest, -200, 0, 200, 3e38])).tolist() == [0, 0, 0.5, 1, 1]
+# --- logits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("places", "queries"), [(0, 0), (0, 3), (4, 0), (1, 1), (5, 3)])

@@ -1,5 +1,7 @@
 """The small maths, against float64 and at the edges."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,13 +9,30 @@ from hypothesis import strategies as st
 from tolerances import MATHS_ABS
 
 from vlrt.errors import OptionError
-from vlrt.ops import cosine_similarity, l2_normalize, softmax, top_k
+from vlrt.ops import cosine_similarity, l2_normalize, sigmoid, softmax, top_k
 
 rows = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8)
 
 
 def array(values):
     return np.array(values, np.float32)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+def test_sigmoid_of_nothing_is_nothing(shape):
+    assert sigmoid(np.zeros(shape, np.float32)).shape == shape
+
+
+@given(st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=8))
+def test_sigmoid_is_that_of_float64(values):
+    found = sigmoid(array(values))
+    assert found.dtype == np.float32
+    assert found == pytest.approx([1 / (1 + math.exp(-v)) for v in values], rel=1e-6, abs=0)
+
+
+def test_sigmoid_of_extremes_does_not_overflow():
+    lowest = np.finfo(np.float32).min  # what transformers puts where a query is masked
+    assert sigmoid(array([lowest, -200, 0, 200, 3e38])).tolist() == [0, 0, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3)])

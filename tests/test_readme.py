@@ -1,7 +1,8 @@
 """Every block of the README runs as it stands, and its numbers are the measured ones.
 
 A folder stands in for the hub: `openai/clip-vit-base-patch32` and `google/owlvit-base-patch32` are
-the demonstration checkpoints. The two install commands are not run here, but by `.ci/run` and by this very test run.
+the demonstration checkpoints. The two install commands are not run here, but by `.ci/run` and by
+this very test run.
 """
 
 import json

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vlrt import boxes as geometry
 from vlrt.errors import InferenceError, OptionError
+from vlrt.ops import sigmoid
 from vlrt.ops import top_k as best_first
 
 Float = NDArray[np.float32]
@@ -88,20 +89,6 @@ class Options:
         whole = _is_number(top_k) and isinstance(top_k, Integral)
         if top_k is not None and (not whole or top_k < 1):
             raise OptionError(f"top_k is {top_k!r}; valid: None, or a whole number of 1 or more")
-
-
-def sigmoid(logits: Float) -> Float:
-    """1 / (1 + e^-x), safe at any size.
-
-    Args:
-        logits: float32 [...].
-
-    Returns:
-        float32 [...] in 0..1.
-    """
-    powers = np.exp(-np.abs(logits))  # never above 1, so it cannot overflow
-    scores: Float = (np.where(logits >= 0, 1, powers) / (1 + powers)).astype(np.float32)
-    return scores
 
 
 def class_logits(class_embeds: Float, shift: Float, scale: Float, queries: Float) -> Float:

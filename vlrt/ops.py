@@ -25,6 +25,20 @@ def softmax(logits: Float) -> Float:
     return scores
 
 
+def sigmoid(logits: Float) -> Float:
+    """1 / (1 + e^-x), safe at any size.
+
+    Args:
+        logits: float32 [...].
+
+    Returns:
+        float32 [...] in 0..1.
+    """
+    powers = np.exp(-np.abs(logits))  # never above 1, so it cannot overflow
+    scores: Float = (np.where(logits >= 0, 1, powers) / (1 + powers)).astype(np.float32)
+    return scores
+
+
 def l2_normalize(vectors: Float) -> Float:
     """Scale each vector along the last axis to length 1; zeros stay zero, and NaN stays NaN.
 

@@ -16,7 +16,6 @@ from tolerances import BATCHING_ABS, MATHS_ABS
 import vlrt
 from vlrt import boxes as geometry
 from vlrt.bundle import open_bundle
-from vlrt.detection import sigmoid
 from vlrt.errors import (
     BundleError,
     ImageError,
@@ -27,6 +26,7 @@ from vlrt.errors import (
 )
 from vlrt.families import clip, owlv2, owlvit
 from vlrt.load import components_of
+from vlrt.ops import sigmoid
 from vlrt.results import Detections, LabelSet
 
 LABELS = ["a cat", "the red dog", "blue square"]
