@@ -42,25 +42,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AMOUNT = 500  # scenes to evaluate on
-# Shares of the learning rate. The heads are new, the towers are not; the text tower already holds
-# every pair apart, also those that detection never trains on.
-SLOW = {"owlvit.text_": 0.02, "owlvit.": 0.3}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training: `share` of all steps, on `pictures` of `side` pixels at a time."""
+    """A part of the training: `share` of all steps, on `pictures` of `side` pixels at a time.
+
+    The heads are new and learn at `rate`; the towers are not, and learn at a share of it.
+    """
 
     side: int
     pictures: int
     share: float
     rate: float
+    vision: float
 
 
 STAGES = (
-    Stage(side=96, pictures=48, share=5 / 7, rate=1e-3),
-    Stage(side=128, pictures=28, share=2 / 7, rate=4e-4),
+    Stage(side=96, pictures=48, share=5 / 9, rate=1e-3, vision=0.3),
+    Stage(side=128, pictures=28, share=4 / 9, rate=6e-4, vision=1.0),
 )
+# The text tower already holds every pair apart, also those that detection never trains on.
+TEXT = 0.02
 
 
 def build_processor(side: int) -> OwlViTImageProcessorPil:
@@ -264,7 +267,7 @@ def train_family(
             schedule=Schedule(steps=round(steps * stage.share), rate=stage.rate),
             work=folder,
             resume=resume,
-            slow=SLOW,
+            slow={"owlvit.text_": TEXT, "owlvit.": stage.vision},
         )
         outcomes.append({**asdict(stage), **asdict(outcome)})
     _save(trainee, out)
@@ -274,7 +277,7 @@ def train_family(
         "steps": steps,
         "seconds": sum(outcome["seconds"] for outcome in outcomes),
         "stages": outcomes,
-        "slow": SLOW,
+        "text": TEXT,
         "weights": asdict(trainee.weights),
         "parameters": sum(p.numel() for p in trainee.model.parameters()),
         "accuracy": evaluate_folder(out),

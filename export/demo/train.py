@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(run, steps=4500)
     run = families.add_parser("owlvit", help="fine-tune a small CLIP to an OWL-ViT")
     run.add_argument("--clip", type=Path, required=True, help="folder of the trained CLIP")
-    _add_run(run, steps=5600)
+    _add_run(run, steps=7200)
 
     score = families.add_parser("evaluate", help="print the accuracy of a trained model")
     score.add_argument("model", type=Path, help="folder of the trained model")

@@ -238,7 +238,7 @@ def test_growing_to_the_same_side_changes_nothing(trainee):
 
 def test_two_steps_of_training_leave_a_model_that_transformers_loads(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        owlvit, "STAGES", (owlvit.Stage(32, 2, 0.5, 1e-4), owlvit.Stage(40, 2, 0.5, 1e-4))
+        owlvit, "STAGES", (owlvit.Stage(32, 2, 0.5, 1e-4, 1.0), owlvit.Stage(40, 2, 0.5, 1e-4, 1.0))
     )
     monkeypatch.setattr(owlvit, "evaluate_folder", lambda folder: {})
     monkeypatch.setattr(owlvit.OwlTrainee, "report", lambda self: "")
