@@ -65,6 +65,8 @@ def _make_checkpoint(snapshot: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(snapshot)
+    if config.model_type not in _MODELS:
+        raise SystemExit(f"{snapshot} is a {config.model_type}; valid: {', '.join(_MODELS)}")
     kind, settle = _MODELS[config.model_type]
     model = kind(config)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Accuracy of a demonstration model: PyTorch and every variant of its bundle, on the same scenes.
 
-    python -m benchmarks.demo_accuracy --checkpoint tests/data/owlvit-shapes --bundle DIRECTORY
+    python -m benchmarks.demo_accuracy --checkpoint tests/data/owlvit-shapes
 
 Scenes are drawn afresh, and pairs that training never showed are counted apart. What is counted:
 
@@ -14,6 +14,7 @@ PyTorch runs with transformers' own image processors and tokenizers.
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from vlrt.session import available_cpus
 from vlrt_export.checkpoint import open_checkpoint
 from vlrt_export.demo.evaluate import SEED
 from vlrt_export.demo.train import FAMILIES
+from vlrt_export.pipeline import export
 
 from . import common
 
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, help="the demo checkpoint, for PyTorch"
     )
-    parser.add_argument("--bundle", required=True, help="its bundle")
+    parser.add_argument("--bundle", type=Path, help="its bundle (default: one made of it)")
     parser.add_argument(
         "--amount", type=common.positive, help="pictures of each pair (CLIP), scenes (OWL-ViT)"
     )
@@ -45,9 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     family = FAMILIES[open_checkpoint(str(args.checkpoint)).model_type]
     amount = args.amount or family.AMOUNT
     found = {"torch fp32": family.evaluate_folder(args.checkpoint, amount, args.seed)}
-    for precision in open_bundle(args.bundle).precisions:
-        model = vlrt.load(args.bundle, precision=precision, device="cpu")
-        found[f"vlrt {precision}"] = family.evaluate_model(model, amount, args.seed)
+    with tempfile.TemporaryDirectory(prefix="vlrt-accuracy-") as scratch:
+        bundle = args.bundle or Path(scratch, "bundle")
+        if args.bundle is None:
+            export(str(args.checkpoint), bundle, say=lambda line: print(line, file=sys.stderr))
+        for precision in open_bundle(bundle).precisions:
+            model = vlrt.load(bundle, precision=precision, device="cpu")
+            found[f"vlrt {precision}"] = family.evaluate_model(model, amount, args.seed)
     conditions = common.conditions(available_cpus())
     common.print_conditions(conditions)
     columns = [(g, k) for g, row in found["torch fp32"].items() for k in row]

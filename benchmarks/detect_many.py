@@ -2,9 +2,10 @@
 
     python detect_many.py vlrt|model|pipeline JOB
 
-JOB is JSON: model (the directory of a bundle or checkpoint), precision (vlrt's), pictures, labels,
-threads, repeats. The first line printed holds the best score in the first picture, the second the
-seconds that each of the repeats took, over all pictures. A repeat starts from the files.
+JOB is JSON: model (the directory of a bundle or checkpoint), precision, pictures, labels,
+warm_up_labels, threads, repeats. The first line printed holds the scores in the first picture, best
+first, the second the seconds that each of the repeats took, over all pictures. A repeat starts from
+the files.
 """
 
 import json
@@ -15,8 +16,8 @@ from typing import Any
 
 THRESHOLD = 0.1
 Job = dict[str, Any]
-# Pictures and labels -> the best score in the first picture.
-Detect = Callable[[list[str], list[str]], float]
+# Pictures and labels -> the scores in the first picture.
+Detect = Callable[[list[str], list[str]], list[float]]
 
 
 def load_vlrt(job: Job) -> Detect:
@@ -25,9 +26,9 @@ def load_vlrt(job: Job) -> Detect:
 
     owl = vlrt.load(job["model"], precision=job["precision"], device="cpu", threads=job["threads"])
 
-    def detect(pictures: list[str], labels: list[str]) -> float:
-        found = owl.detect(pictures, labels, threshold=THRESHOLD)
-        return float(found[0].scores[0])
+    def detect(pictures: list[str], labels: list[str]) -> list[float]:
+        found: list[float] = owl.detect(pictures, labels, threshold=THRESHOLD)[0].scores.tolist()
+        return found
 
     return detect
 
@@ -37,7 +38,8 @@ def _load_parts(job: Job) -> tuple[Any, Any, Any]:
     from transformers import CLIPTokenizer, OwlViTForObjectDetection, OwlViTImageProcessorPil
 
     torch.set_num_threads(job["threads"])
-    model = OwlViTForObjectDetection.from_pretrained(job["model"], dtype=torch.float32).eval()
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[job["precision"]]
+    model = OwlViTForObjectDetection.from_pretrained(job["model"], dtype=dtype).eval()
     processor = OwlViTImageProcessorPil.from_pretrained(job["model"])
     return model, processor, CLIPTokenizer.from_pretrained(job["model"])
 
@@ -49,20 +51,20 @@ def load_model(job: Job) -> Detect:
 
     model, processor, tokenizer = _load_parts(job)
 
-    def detect(pictures: list[str], labels: list[str]) -> float:
-        best = []
+    def detect(pictures: list[str], labels: list[str]) -> list[float]:
+        scores = []
         for picture in pictures:
             with Image.open(picture) as file, torch.inference_mode():
                 image = file.convert("RGB")
-                pixels = processor(images=image, return_tensors="pt")
+                pixels = processor(images=image, return_tensors="pt").to(model.dtype)
                 tokens = tokenizer(labels, padding="max_length", return_tensors="pt")
                 found = processor.post_process_object_detection(
                     model(**tokens, **pixels),
                     threshold=THRESHOLD,
                     target_sizes=[(image.height, image.width)],
                 )
-                best.append(float(found[0]["scores"].max()))
-        return best[0]
+                scores.append(found[0]["scores"].sort(descending=True).values.tolist())
+        return scores[0]
 
     return detect
 
@@ -76,11 +78,11 @@ def load_pipeline(job: Job) -> Detect:
         "zero-shot-object-detection", model=model, image_processor=processor, tokenizer=tokenizer
     )
 
-    def detect(pictures: list[str], labels: list[str]) -> float:
+    def detect(pictures: list[str], labels: list[str]) -> list[float]:
         found = [
             detector(picture, candidate_labels=labels, threshold=THRESHOLD) for picture in pictures
         ]
-        return float(found[0][0]["score"])
+        return [one["score"] for one in found[0]]
 
     return detect
 
@@ -90,14 +92,13 @@ def main() -> None:
     load = {"vlrt": load_vlrt, "model": load_model, "pipeline": load_pipeline}[sys.argv[1]]
     job = json.loads(sys.argv[2])
     detect = load(job)
-    # Warm up with few labels: the pipeline would run its model once for each of them.
-    detect(job["pictures"][:1], job["labels"][:2])
-    seconds, best = [], 0.0
+    detect(job["pictures"][:1], job["labels"][: job["warm_up_labels"]])
+    seconds, scores = [], []
     for _ in range(job["repeats"]):
         started = time.perf_counter()
-        best = detect(job["pictures"], job["labels"])
+        scores = detect(job["pictures"], job["labels"])
         seconds.append(time.perf_counter() - started)
-    print(json.dumps([best]), flush=True)
+    print(json.dumps(scores), flush=True)
     print(json.dumps({"seconds": seconds}), flush=True)
 
 
