@@ -21,9 +21,8 @@ from pathlib import Path
 import vlrt
 from vlrt.bundle import open_bundle
 from vlrt.session import available_cpus
-from vlrt_export.checkpoint import open_checkpoint
 from vlrt_export.demo.evaluate import SEED
-from vlrt_export.demo.train import FAMILIES
+from vlrt_export.demo.train import family_of
 from vlrt_export.pipeline import export
 
 from . import common
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     args = parser.parse_args(arguments)
-    family = FAMILIES[open_checkpoint(str(args.checkpoint)).model_type]
+    family = family_of(args.checkpoint)
     amount = args.amount or family.AMOUNT
     found = {"torch fp32": family.evaluate_folder(args.checkpoint, amount, args.seed)}
     with tempfile.TemporaryDirectory(prefix="vlrt-accuracy-") as scratch:

@@ -42,7 +42,7 @@ def values(checkpoint: Checkpoint) -> dict[str, float]:
 
 
 def at_once(config: Mapping[str, Any]) -> int:
-    """How many samples to verify in one run."""
+    """How many pictures to verify in one run."""
     return samples_at_once(config["vision_config"])
 
 

@@ -32,7 +32,8 @@ INPUTS = {"vision_model": ("pixel_values",), "text_model": ("input_ids",)}
 PICTURES = 8  # drawn ones, to verify on; a large model takes half a minute for each
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
 # The heads take 2 % of the time. In int8, seeded ones erred by 0.0069 (boxes) and 0.0122 (scores);
-# left in fp32, by 0.0045 and 0.0097, which is what the tower before them costs.
+# left in fp32, by 0.0045 and 0.0097, which is what the tower before them costs. What it means for
+# accuracy, on a trained checkpoint: `python -m benchmarks.quantised_layers`.
 _HEADS = frozenset({"class_head.*", "box_head.*", "objectness_head.*"})
 # What a precision leaves alone, by the names of linear layers (see `Recipe`).
 KEEP_FP32 = {"fp16": _HEADS, "int8": _HEADS | {"*.text_projection"}}
@@ -50,7 +51,7 @@ def values(checkpoint: Checkpoint) -> dict[str, float]:  # noqa: ARG001  what ot
 
 
 def at_once(config: Mapping[str, Any]) -> int:
-    """How many samples to verify in one run."""
+    """How many pictures to verify in one run."""
     return samples_at_once(config["vision_config"])
 
 
@@ -185,6 +186,9 @@ def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dic
         has an IoU of 0.75 or more with the reference's, and its label is the reference's best, or
         one that the reference puts within half a logit of it: a tie that falls the other way is no
         fault of the variant. Also the mean of all those `iou`s, and the `largest_score_error`.
+        Of OWLv2 also `example_agreement`: the share of the pictures in which the place of the
+        highest objectness, which stands for a picture that is an example, is the reference's, or
+        one that it puts within half a logit of it.
     """
     ours, theirs = _logits(found), _logits(expected)
     best = sigmoid(theirs.max(axis=-1))
@@ -193,21 +197,32 @@ def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dic
         places = np.argsort(-best, axis=1, kind="stable")[:, :_PLACES]
         objects = np.zeros_like(objects)
         np.put_along_axis(objects, places, True, axis=1)
-    label = ours[objects].argmax(axis=1)
-    behind = theirs[objects].max(axis=1) - theirs[objects][np.arange(len(label)), label]
+    ties = _as_good(ours[objects], theirs[objects])
     boxes = [center_to_corners(outputs["pred_boxes"][objects]) for outputs in (found, expected)]
     overlap = np.array([iou(a[None], b[None])[0, 0] for a, b in zip(*boxes, strict=True)])
     errors = np.abs(sigmoid(ours.max(axis=-1)) - best)[objects]
-    same = (behind <= _TIE) & (overlap >= _IOU) & np.isfinite(errors)
-    return {
+    same = ties & (overlap >= _IOU) & np.isfinite(errors)
+    counted: dict[str, Any] = {
         "agreement": float(same.mean()),
-        "compared": len(label),
+        "compared": len(same),
         "of": f"objects of the reference have the same label and a box of IoU {_IOU} or more",
         "pictures": len(theirs),
         "labels": int(theirs.shape[-1]),
         "mean_iou": float(overlap.mean()),
         "largest_score_error": float(errors.max()),
     }
+    name = "objectness_logits"
+    if name in expected:
+        counted["example_agreement"] = float(_as_good(found[name], expected[name]).mean())
+    return counted
+
+
+def _as_good(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Of each row [R, N], whether `theirs` puts our best within a tie of its own best: [R]."""
+    rows = np.arange(len(theirs))
+    behind = theirs.max(axis=1) - theirs[rows, ours.argmax(axis=1)]
+    good: NDArray[np.bool_] = behind <= _TIE
+    return good
 
 
 def _logits(outputs: Arrays) -> NDArray[np.float32]:

@@ -181,9 +181,9 @@ class _Run:
             for component in self.components:
                 path = Path(scratch) / f"{component}.onnx"
                 _save(self._build(component, Recipe("fp32")).model(_producer()), path)
-                self.expected[component] = verify.run_in_slices(
-                    self._open(path).run, self.inputs[component], self.at_once
-                )
+                inputs = self.inputs[component]
+                size = verify.slice_size(inputs, self.at_once)
+                self.expected[component] = verify.run_in_slices(self._open(path).run, inputs, size)
 
     def all(self, precisions: Sequence[str]) -> Report:
         """Make and judge every variant, and write the manifest."""
@@ -205,14 +205,15 @@ class _Run:
         outputs: Arrays = {}
         made: dict[str, dict[str, Any]] = {}
         for component in self.components:
-            recipe = self._recipe(component, precision)
+            recipe, inputs = self._recipe(component, precision), self.inputs[component]
             name = bundle.graph_file(component, precision)
             files = _save(self._build(component, recipe).model(_producer()), self.root / name)
             session = self._open(self.root / name)
-            found, repeatable = verify.run_twice(session, self.inputs[component], self.at_once)
+            size = verify.slice_size(inputs, self.at_once)
+            found, repeatable = verify.run_twice(session, inputs, size)
             outputs |= found
             parity = verify.parity(found, self.expected[component])
-            timing = verify.speed(session, self.inputs[component], self.threads, "cpu")
+            timing = verify.speed(session, inputs, self.threads, "cpu")
             made[component] = {
                 "files": [f"onnx/{file}" for file in files],
                 "recipe": recipe.describe(),
@@ -220,9 +221,9 @@ class _Run:
                 "repeatable": repeatable,
                 "speed": timing,
             }
-            size = sum((self.root / "onnx" / file).stat().st_size for file in files)
+            written = sum((self.root / "onnx" / file).stat().st_size for file in files)
             self.say(
-                f"  {name}: {size / 1e6:.1f} MB, lowest cosine {lowest_cosine(parity):.6f}, "
+                f"  {name}: {written / 1e6:.1f} MB, lowest cosine {lowest_cosine(parity):.6f}, "
                 f"largest error {largest_error(parity):.1e}, {timing['median_ms']:.1f} ms"
             )
         expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .checkpoint import Checkpoint
-from .verify import SLICE, run_in_slices
+from .verify import SLICE, run_in_slices, slice_size
 
 _NEEDED = ("torch", "transformers", "optimum")
 
@@ -25,13 +25,24 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _NEEDED}
 
 
+def pil_processor_class(family: str) -> Any:
+    """The image processor on PIL that transformers has for "CLIP", "OwlViT" or "Owlv2".
+
+    The first releases of version 5 have it under the name that later ones give to another.
+    """
+    import transformers
+
+    named: Any = getattr(transformers, f"{family}ImageProcessorPil", None)
+    return named or getattr(transformers, f"{family}ImageProcessor")
+
+
 class TorchModel:
     """The checkpoint in PyTorch, fp32, eager, with transformers' own processors.
 
     Args:
         checkpoint: any that transformers loads.
         task: as Hugging Face names it; optimum's TasksManager knows the class for it.
-        at_once: samples in one run.
+        at_once: pictures in one run.
     """
 
     def __init__(self, checkpoint: Checkpoint, task: str, at_once: int = SLICE) -> None:
@@ -71,7 +82,7 @@ class TorchModel:
             return {name: tensor.numpy() for name, tensor in made.items()}
 
         with torch.inference_mode():
-            return run_in_slices(run, inputs, self.at_once)
+            return run_in_slices(run, inputs, slice_size(inputs, self.at_once))
 
 
 def _pil_processor(checkpoint: Checkpoint) -> Any:

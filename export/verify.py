@@ -1,5 +1,6 @@
 """Parity, quality and speed of a variant, and whether it passes its gate."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,11 @@ from .precision import Gate
 Arrays = dict[str, NDArray[Any]]
 # Samples in one run. All of them at once would hold gigabytes of a large model's activations.
 SLICE = 8
+
+
+def slice_size(inputs: Mapping[str, NDArray[Any]], pictures: int) -> int:
+    """How many samples to run at a time: so many `pictures`, or a full slice of texts."""
+    return pictures if "pixel_values" in inputs else SLICE
 
 
 def run_in_slices(
@@ -109,7 +115,8 @@ def complaints(
         gate: of its task and precision.
         variants: component -> `parity`, as the function of that name returns it, and `repeatable`.
         quality: what the family counted: the share `agreement`, or None for nothing to count, over
-            the `compared`, and what these are `of`, in words.
+            the `compared`, and what these are `of`, in words. A family with a second way to use its
+            outputs also has `example_agreement`, a share of the `pictures`.
     """
     found = []
     for component, variant in variants.items():
@@ -117,12 +124,15 @@ def complaints(
             found.append(f"{component}: a second run on the same input gave another result")
         for output, numbers in variant["parity"].items():
             which = f"{component}, {output}"
+            error, limit = numbers["max_abs_error_unit"], gate.max_abs_error
+            if not math.isfinite(error):
+                found.append(f"{which}: NaN or infinity among its numbers")
+                continue
             # Written so that NaN fails.
             if "min_cosine" in numbers and not numbers["min_cosine"] >= gate.min_cosine:
                 found.append(
                     f"{which}: lowest cosine {numbers['min_cosine']:.6f}, needs {gate.min_cosine}"
                 )
-            error, limit = numbers["max_abs_error_unit"], gate.max_abs_error
             if limit is not None and not error <= limit:
                 found.append(f"{which}: largest error {error:.2e}, limit {limit:.0e}")
     agreement = quality["agreement"]
@@ -130,5 +140,11 @@ def complaints(
         found.append(
             f"only {agreement:.4f} of {quality['compared']} {quality['of']}, "
             f"needs {gate.min_agreement}"
+        )
+    picked = quality.get("example_agreement")
+    if picked is not None and not picked >= gate.min_agreement:
+        found.append(
+            f"only {picked:.4f} of {quality['pictures']} pictures, taken as examples, have the "
+            f"same object picked, needs {gate.min_agreement}"
         )
     return found

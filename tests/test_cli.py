@@ -1,6 +1,10 @@
 """The command line, run in this process on the bundle that comes with vlrt."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from PIL import Image
 
 import vlrt
 from vlrt import cli, demo
+from vlrt.session import Session
 
 BUNDLE = str(demo.bundle("clip"))
 PICTURES = demo.ROOT / "pictures"
@@ -54,23 +59,89 @@ def test_classify_goes_on_after_a_bad_picture_and_fails_at_the_end(tmp_path, cap
     assert cli.main(arguments) == 1
     said = capsys.readouterr()
     assert "bad.jpg" in said.err
+    assert "bad.jpg" not in said.out
     assert "a yellow ring" in said.out
+    assert cli.main([*arguments, "--json"]) == 1
+    said = capsys.readouterr()
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert [row["image"] for row in rows] == [str(bad), RING]
+    assert set(rows[0]) == {"image", "error"}
+    assert "is not a picture" in rows[0]["error"]
+    assert rows[0]["error"] in said.err
+    assert len(rows[1]["labels"]) == 3
+
+
+def test_classify_runs_many_pictures_in_batches_in_their_order(monkeypatch, capsys):
+    sizes = []
+
+    def run(self, inputs):
+        if "pixel_values" in inputs:
+            sizes.append(len(inputs["pixel_values"]))
+        return real(self, inputs)
+
+    real = Session.run
+    monkeypatch.setattr(Session, "run", run)
+    paths = [str(path) for path in sorted(PICTURES.glob("shape-*.jpg"))]
+    arguments = ["classify", *paths, "--labels", LABELS, "--model", BUNDLE, "--top-k", "1"]
+    assert cli.main([*arguments, "--batch-size", "3"]) == 0
+    assert sizes == [3, 3, 2]
+    assert capsys.readouterr().out.splitlines()[::2] == paths
 
 
 def test_classify_takes_directories_and_patterns(capsys):
-    assert cli.main(["classify", RING, "--labels", LABELS, "--model", BUNDLE, "--json"]) == 0
-    one = json.loads(capsys.readouterr().out)
+    paths = [str(path) for path in sorted(PICTURES.glob("*.jpg"))]
+    # All are one batch for both: dynamic int8 scales depend on the batch.
+    results = vlrt.load(BUNDLE).classify(paths, LABELS.split(","))
+    expected = [{"image": path, **r.to_dict()} for path, r in zip(paths, results, strict=True)]
     for given in (str(PICTURES), str(PICTURES / "*.jpg")):
         assert cli.main(["classify", given, "--labels", LABELS, "--model", BUNDLE, "--json"]) == 0
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert [row["image"] for row in rows] == [str(p) for p in sorted(PICTURES.glob("*.jpg"))]
-        assert one in rows
+        assert rows == expected
 
 
 def test_embed_takes_patterns(tmp_path):
     out = tmp_path / "v.npy"
     assert cli.main(["embed", str(PICTURES / "*-6.jpg"), "-o", str(out), "--model", BUNDLE]) == 0
     assert json.loads(out.with_suffix(".json").read_text())["rows"] == [RING]
+
+
+def test_embed_makes_the_directory_that_it_writes_to(tmp_path):
+    out = tmp_path / "new" / "v.npy"
+    assert cli.main(["embed", RING, "-o", str(out), "--model", BUNDLE]) == 0
+    assert np.load(out).shape[0] == 1
+    assert sorted(path.name for path in out.parent.iterdir()) == ["v.json", "v.npy"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_a_terminal_cannot_show_does_not_stop_the_command(tmp_path, encoding):
+    name = os.fsencode(tmp_path) + b"/bl\xe4tter.jpg"
+    Path(os.fsdecode(name)).write_bytes(Path(RING).read_bytes())
+    command = [sys.executable, "-m", "vlrt.cli", "classify", RING, name, tmp_path / "ü.jpg"]
+    done = subprocess.run(
+        [*command, "--labels", "das gelbe Öhr,東京", "--model", BUNDLE],
+        env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"\\udce4tter.jpg" in done.stdout
+    assert done.stdout.count("東京".encode(encoding, "backslashreplace")) == 2
+    assert "ü.jpg".encode(encoding, "backslashreplace") in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_behind_stdout_is_told():
+    command = [sys.executable, "-m", "vlrt.cli", "classify", RING, "--labels", "a,b"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*command, "--model", BUNDLE], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"vlrt: ")
+    assert b"space" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -87,6 +158,15 @@ def test_embed_takes_patterns(tmp_path):
         (["classify", RING, "--model", BUNDLE, "--labels", "a", "--device", "tpu"], "cuda"),
         (["classify", RING, "--model", BUNDLE, "--labels", "a", "--decode", "bad"], "fast"),
         (["embed", "nowhere", "-o", "v.npy", "--model", BUNDLE], "nowhere"),
+        (["embed", RING, "-o", "", "--model", BUNDLE], "must end in .npy"),
+        (["embed", RING, "-o", "v.png", "--model", BUNDLE], "must end in .npy"),
+        (["embed", RING, "-o", f"{RING}/v.npy", "--model", BUNDLE], "cannot be written"),
+        (["embed", RING, "-o", "x" * 300 + ".npy", "--model", BUNDLE], "cannot be written"),
+        (["demo", "-o", RING], "cannot be written"),
+        (
+            ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "scale=1"],
+            "given: ['scale']",
+        ),
         (["info", str(PICTURES)], "vlrt export"),
     ],
 )
@@ -101,7 +181,9 @@ def test_a_mistake_is_named_and_fails_without_a_traceback(arguments, said, capsy
 @pytest.mark.parametrize(
     "arguments",
     [[], ["nonsense"], ["classify"], ["classify", RING, "--model", BUNDLE, "--top-k", "0"],
-     ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "logit_scale"]],
+     ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "logit_scale"],
+     ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "100"],
+     ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "=100"]],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

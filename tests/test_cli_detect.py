@@ -138,11 +138,19 @@ def test_results_go_into_a_file(model, folder, capsys, kind, name):
 
 def test_a_bad_picture_is_named_and_the_others_are_searched(model, folder, capsys):
     (folder / "bad.jpg").write_bytes(b"no picture")
+    for kind in ("text", "coco"):
+        assert detect("bad.jpg", "a.png", "missing.png", "--format", kind) == 1
+        said = capsys.readouterr()
+        assert "bad.jpg" not in said.out
+        assert "a.png" in said.out
+        for expected in ("bad.jpg", "missing.png", "2 of 3 could not be read"):
+            assert expected in said.err
     assert detect("bad.jpg", "a.png", "missing.png", "--json", "-o", "out") == 1
     said = capsys.readouterr()
-    assert json.loads(said.out)["image"] == "a.png"
-    for expected in ("bad.jpg", "missing.png", "2 of 3 could not be read"):
-        assert expected in said.err
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert [row["image"] for row in rows] == ["bad.jpg", "a.png", "missing.png"]
+    assert [set(row) == {"image", "error"} for row in rows] == [True, False, True]
+    assert "'bad.jpg' is not a picture" in rows[0]["error"]
     assert [path.name for path in Path("out").iterdir()] == ["a.png"]
 
 
@@ -260,6 +268,13 @@ def test_several_pictures_are_drawn_under_their_names_below_a_directory(model, f
         (["*.gif"], "*.gif"),
         (["ids/7.png", "ids/0*.jpg", "ids/7.png", "--format", "coco"], "image_id 7"),
         (["a.png", "--templates", "none"], "imagenet"),
+        (["a.png", "--class-agnostic"], "--class-agnostic has no effect without --iou"),
+        (["a.png", "--threshold", "1.5"], "--threshold is 1.5"),
+        (["a.png", "--iou", "-1"], "--iou is -1.0"),
+        (["a.png", "--iou", "nan"], "--iou is nan"),
+        (["a.png", "--label-threshold", "cat=2"], "--label-threshold of 'cat' is 2.0"),
+        (["a.png", "-o", "x" * 300 + ".png"], "cannot be written"),
+        (["a.png", "-o", "x" * 300], "cannot be written"),
     ],
 )
 def test_a_mistake_is_named_and_leaves_every_file_alone(model, folder, capsys, arguments, said):
@@ -269,6 +284,30 @@ def test_a_mistake_is_named_and_leaves_every_file_alone(model, folder, capsys, a
     assert said in printed
     assert printed.startswith("vlrt: ")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--class-agnostic"], ["--threshold", "2"], ["--iou", "2"], ["--label-threshold", "cat=2"],
+     ["--font", "x.ttf", "-o", "out.png"], ["--templates", "none"], ["-o", "b.jpg"],
+     ["-o", "x" * 300]],
+    ids=lambda arguments: arguments[0],
+)  # fmt: skip
+def test_a_mistake_is_told_before_the_model_is_loaded(folder, monkeypatch, capsys, arguments):
+    loads = []
+    monkeypatch.setattr(vlrt, "load", lambda *_, **__: loads.append(1))
+    assert detect("a.png", *arguments) == 1
+    assert capsys.readouterr().err.startswith("vlrt: ")
+    assert loads == []
+
+
+def test_a_full_disk_is_told_and_leaves_no_file(model, folder, capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs Linux's /dev/full")
+    Path("found.jsonl.partial").symlink_to("/dev/full")
+    assert detect("a.png", "--json", "-o", "found.jsonl") == 1
+    assert "found.jsonl' cannot be written" in capsys.readouterr().err
+    assert not list(folder.glob("found*"))
 
 
 @pytest.mark.parametrize("misplaced", [["--truncate"], ["--class-agnostic"], ["--multi-label"],
@@ -288,6 +327,7 @@ def test_nothing_to_find_is_refused(model, folder, capsys):
     "arguments",
     [[], ["a.png", "--threshold", "x"], ["a.png", "--format", "xml"], ["a.png", "--top-k", "0"],
      ["a.png", "--json", "--format", "coco"], ["a.png", "--label-threshold", "cat"],
+     ["a.png", "--label-threshold", "0.5"], ["a.png", "--label-threshold", "=0.5"],
      ["a.png", "--like-box", "1,2,3,4"], ["a.png", "--like", "b.jpg", "--like-box", "1,2,3"],
      ["a.png", "--like", "b", "--like-box", "1,2,3,4", "--like-box", "1,2,3,4"]],
 )  # fmt: skip
@@ -331,3 +371,18 @@ def test_the_bar_is_shown_to_whom_it_helps(total, printing, terminals, shown, mo
     said = capsys.readouterr().err
     assert ("#" in said) == shown
     assert "note\n" in said
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--format", "coco"]], ids=str)
+def test_no_bar_is_drawn_among_results_on_one_terminal(model, folder, monkeypatch, capsys, options):
+    for name in ("stderr", "stdout"):
+        monkeypatch.setattr(f"sys.{name}.isatty", lambda: True)
+    assert detect("sub", *options) == 0
+    assert "#" not in capsys.readouterr().err
+
+
+def test_a_bar_is_drawn_where_results_go_into_a_file(model, folder, monkeypatch, capsys):
+    for name in ("stderr", "stdout"):
+        monkeypatch.setattr(f"sys.{name}.isatty", lambda: True)
+    assert detect("sub", "--format", "coco", "-o", "found.json") == 0
+    assert "#" in capsys.readouterr().err

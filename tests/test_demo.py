@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 import vlrt
 from vlrt import demo
@@ -39,3 +40,34 @@ def test_half_of_the_pictures_show_pairs_that_training_never_showed():
     described = json.loads((demo.ROOT / "pictures" / "clip.json").read_text())
     assert len(described["labels"]) == 64
     assert [entry["in_training"] for entry in described["pictures"]].count(False) == 4
+
+
+def test_owlvit_finds_what_it_was_asked_to_find():
+    pytest.importorskip("pycocotools", reason="COCO's score is computed by pycocotools")
+    pytest.importorskip("torch", reason="the evaluation stands beside the training")
+    from vlrt_export.demo import owlvit
+
+    found = owlvit.evaluate_model(vlrt.load(demo.bundle("owlvit")), amount=300, seed=77)
+    assert found["seen"]["mAP50"] >= 0.85
+    assert found["held_out"]["mAP50"] >= 0.6
+
+
+def test_every_scene_shows_a_pair_that_training_never_showed():
+    described = json.loads((demo.ROOT / "pictures" / "owlvit.json").read_text())
+    assert len(described["labels"]) == 64
+    for entry in described["pictures"]:
+        assert not all(thing["in_training"] for thing in entry["objects"])
+
+
+def test_the_demonstration_of_detection_tells_what_it_missed(tmp_path):
+    from vlrt.demo import owlvit
+
+    lines = owlvit.run(tmp_path)
+    scenes = [line.split() for line in lines if line.startswith("  scene-")]
+    assert len(scenes) == 4
+    for _, found, of, total, *rest in scenes:
+        assert of == "of"
+        assert int(found) >= int(total) - 1
+        assert (int(found) < int(total)) == ("MISSED" in rest)
+    with Image.open(tmp_path / "vlrt-demo-owlvit.png") as drawn:
+        assert drawn.width > 900

@@ -211,7 +211,7 @@ def test_what_the_built_in_font_lacks_is_replaced(text, shown, no_system_fonts):
 
 def test_a_label_of_nothing_that_can_be_drawn_is_numbered(no_system_fonts):
     (mark,) = draw._marks(detections([[100, 100, 400, 300]], (640, 480), [3]), 1, None)
-    assert mark.text == "label 4  1.00"
+    assert mark.text == "label 3  1.00"
 
 
 def test_a_system_font_is_taken_for_what_the_built_in_one_lacks():

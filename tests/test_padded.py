@@ -10,7 +10,8 @@ from pictures import ELONGATED_WH, FILES, noise, picture
 from PIL import Image, ImageOps
 from tolerances import PADDED_PIXELS_ABS
 
-from vlrt.errors import BundleError
+from vlrt import padded
+from vlrt.errors import BundleError, ImageError
 from vlrt.files import Settings
 from vlrt.image import FAST_DECODE_MARGIN, decode, load_image
 from vlrt.padded import PaddedProcessor
@@ -186,6 +187,8 @@ def test_a_missing_setting_is_named_with_its_file(key):
         {"do_resize": False},
         {"do_rescale": False},
         {"rescale": False},
+        {"do_rescale": 0},
+        {"rescale_factor": True},
         {"do_center_crop": True},
         {"size": {"shortest_edge": 40}},
         {"size": {}},
@@ -202,6 +205,14 @@ def test_a_setting_that_cannot_be_followed_is_named_with_its_file(changes):
     key = next(iter(changes))
     with pytest.raises(BundleError, match=rf"preprocessor_config\.json: {key} is "):
         processor(**changes)
+
+
+@pytest.mark.parametrize("size_wh", [(5001, 1), (2, 5001)], ids=str)
+def test_a_picture_too_long_for_its_matrix_is_refused(monkeypatch, size_wh):
+    monkeypatch.setattr(padded, "_LONGEST_SIDE", 5000)
+    assert processor()([Image.new("RGB", (5000, 1))]).shape[0] == 1
+    with pytest.raises(ImageError, match=rf"the {size_wh[0]}x{size_wh[1]} picture is too long"):
+        processor()([Image.new("RGB", size_wh)])
 
 
 # --- transformers ---------------------------------------------------------------------------------

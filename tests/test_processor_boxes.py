@@ -89,7 +89,7 @@ def test_the_old_flag_for_rescaling_is_honoured(flags, highest):
 
 
 @pytest.mark.parametrize("key", ["rescale", "do_rescale"])
-@pytest.mark.parametrize("value", ["", "yes", 1 / 255, [], 2], ids=str)
+@pytest.mark.parametrize("value", ["", "yes", 0, 1, 1 / 255, [], 2], ids=str)
 def test_a_flag_that_is_none_is_named_with_its_file(key, value):
     with pytest.raises(BundleError, match=rf"preprocessor_config\.json: {key} is .*true, false"):
         ours(SETTINGS["old"] | {key: value})

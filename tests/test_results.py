@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_results_pickle():
 # --- label sets in files --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("labels", [(), ("a",), ("naïve café", "東京 🙂", "two\nlines", "x ")])
+@pytest.mark.parametrize("labels", [("a",), ("naïve café", "東京 🙂", "two\nlines", "x ")])
 def test_a_label_set_comes_back_from_its_file(labels, tmp_path, rng):
     embeds = rng.normal(size=(len(labels), 3)).astype(np.float32)
     kept = LabelSet(labels, embeds, "model-1")
@@ -95,38 +96,100 @@ def test_a_label_set_is_kept_in_npz_only(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def bad_files():
-    def archive(**arrays):
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        return file.getvalue()
-
-    whole = archive(labels=np.array(["a"]), embeds=np.ones((1, 2)), model=np.array("m"))
-    return {
-        "empty": b"",
-        "no archive": b"labels",
-        "cut short": whole[: len(whole) // 2],
-        "without embeds": archive(labels=np.array(["a"]), model=np.array("m")),
-        "of another length": archive(
-            labels=np.array(["a"]), embeds=np.ones((2, 2)), model=np.array("m")
-        ),
-        "pickled": archive(
-            labels=np.array(["a", None], object), embeds=np.ones((2, 2)), model=np.array("m")
-        ),
-    }
+ONE, TWO = np.ones((1, 2), np.float32), np.ones((2, 2), np.float32)
 
 
-@pytest.mark.parametrize("name", bad_files())
-def test_a_file_that_is_no_label_set_is_refused(name, tmp_path):
+def archive(**changes):
+    """The bytes of a label set's file with other arrays, or other bytes for one of them."""
+    arrays = {"labels": np.array(["a"]), "embeds": ONE, "model": np.array("m")} | changes
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as members:
+        for name, value in arrays.items():
+            if value is not None:
+                content = value if isinstance(value, bytes) else npy(value)
+                members.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def header(text):
+    """An array file that holds nothing but a header."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+NO_LABEL_SETS = {
+    "empty": b"",
+    "no archive": b"labels",
+    "cut short": archive()[: len(archive()) // 2],
+    "broken inside": archive()[:60] + b"\xff" * 20 + archive()[80:],
+    "one array": npy(TWO),
+    "one pickled array": npy(np.array([None], object)),
+    "without embeds": archive(embeds=None),
+    "more embeds than labels": archive(embeds=TWO),
+    "pickled labels": archive(labels=np.array(["a", None], object), embeds=TWO),
+    "labels that are one text": archive(labels=np.array("cat"), embeds=np.ones((3, 2), "f4")),
+    "labels that are numbers": archive(labels=np.array([7])),
+    "labels that are one number": archive(labels=np.array(1)),
+    "no labels": archive(labels=np.array([], "U1"), embeds=ONE[:0]),
+    "an empty label": archive(labels=np.array([" "])),
+    "embeds that are texts": archive(embeds=np.array([["1", "2"]])),
+    "embeds with NaN": archive(embeds=ONE * np.nan),
+    "embeds of float64": archive(embeds=np.ones((1, 2))),
+    "a model that is a number": archive(model=np.array(3)),
+    "a header that does not end": archive(embeds=header("{'descr': (((")),
+    "a header that is no Python": archive(embeds=header("\x00{'descr': '<f4', ")),
+    "a shape beyond any memory": archive(
+        embeds=header("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 9999999)}\n")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_LABEL_SETS)
+def test_a_file_that_is_no_label_set_is_refused_by_name(name, tmp_path):
     path = tmp_path / "labels.npz"
-    path.write_bytes(bad_files()[name])
-    with pytest.raises(LabelError):
+    path.write_bytes(NO_LABEL_SETS[name])
+    with pytest.raises(
+        LabelError, match=r"labels\.npz' cannot be read as a label set: ."
+    ) as raised:
         LabelSet.load(path)
+    assert raised.value.__cause__ is not None
+    path.write_bytes(archive())
+    assert LabelSet.load(path).labels == ("a",)
 
 
 def test_a_missing_label_set_is_named(tmp_path):
     with pytest.raises(LabelError, match=r"missing\.npz"):
         LabelSet.load(tmp_path / "missing.npz")
+
+
+@pytest.mark.parametrize("place", ["missing/labels.npz", "a directory.npz"])
+def test_a_label_set_that_cannot_be_written_is_named(place, tmp_path):
+    (tmp_path / "a directory.npz").mkdir()
+    with pytest.raises(LabelError, match=r"\.npz' cannot be written"):
+        LabelSet(("a",), ONE, "m").save(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    ("labels", "embeds", "says"),
+    [
+        ((), ONE[:0], "at least one"),
+        (("a", ""), TWO, "label 1 is ''"),
+        ((" \n",), ONE, "label 0"),
+        ((7,), ONE, "label 0 is 7"),
+        (("a",), ONE.astype(np.float64), "embeds of float64"),
+        (("a",), ONE.astype(np.float16), "embeds of float16"),
+        (("a",), ONE * np.nan, "finite"),
+        (("a",), ONE * np.inf, "finite"),
+    ],
+)
+def test_a_label_set_needs_texts_and_finite_numbers(labels, embeds, says):
+    with pytest.raises(LabelError, match=says):
+        LabelSet(labels, embeds, "m")
 
 
 # --- encoded pictures and detections --------------------------------------------------------------

@@ -60,7 +60,8 @@ def test_an_absolute_pattern_and_directory_keep_names_relative(folder):
 
 @pytest.mark.parametrize(
     ("source", "error"), [("empty", OptionError), ("*.txt", OptionError), ("*.gif", ImageError),
-                          ("nowhere/**/*.jpg", ImageError)],
+                          ("nowhere/**/*.jpg", ImageError),
+                          pytest.param("x" * 300 + "*", ImageError, id="too long")],
 )  # fmt: skip
 def test_what_holds_no_picture_is_named(folder, source, error):
     with pytest.raises(error) as raised:

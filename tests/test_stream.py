@@ -1,6 +1,8 @@
 """Reading ahead: order, errors, laziness, and bounded memory."""
 
+import io
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,11 @@ from hypothesis import strategies as st
 from pictures import encoded, picture, rotated_jpeg
 
 from vlrt import stream
-from vlrt.errors import ImageError
+from vlrt.errors import ImageError, OptionError
 from vlrt.files import Settings
 from vlrt.image import decode
 from vlrt.processor import ImageProcessor
-from vlrt.stream import is_list, read_batches
+from vlrt.stream import check_several, is_list, read_batches
 
 PROCESSOR = ImageProcessor.from_settings(
     Settings(
@@ -163,3 +165,17 @@ def test_fast_decoding_reaches_the_decoder(monkeypatch):
 )  # fmt: skip
 def test_a_list_or_a_tuple_is_several_pictures(images, several):
     assert is_list(images) == several
+
+
+@pytest.mark.parametrize(
+    "one", ["a.jpg", Path("a.jpg"), b"a", bytearray(b"a"), memoryview(b"a"), plain(1), picture(),
+            io.BytesIO(b"a"), None, 7], ids=lambda one: type(one).__name__,
+)  # fmt: skip
+def test_one_picture_is_no_stream(one):
+    with pytest.raises(OptionError, match=r"^iter_detect takes several pictures; wrap one as \["):
+        check_several(one, "iter_detect")
+
+
+@pytest.mark.parametrize("several", [[], (), iter([]), {"a.jpg"}, (n for n in "ab")], ids=str)
+def test_anything_that_gives_pictures_is_a_stream(several):
+    check_several(several, "iter_detect")

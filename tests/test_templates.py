@@ -4,7 +4,7 @@ import pytest
 
 from vlrt import IMAGENET_TEMPLATES
 from vlrt.errors import OptionError, TextError
-from vlrt.templates import fill, read
+from vlrt.templates import fill, fill_all, read
 
 
 def test_there_are_eighty_different_ones_for_imagenet():
@@ -54,3 +54,46 @@ def test_what_is_neither_is_refused_by_name(tmp_path, content):
         file.write_bytes(content)
     with pytest.raises(OptionError, match=r"templates\.txt"):
         read(str(file))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "templates.txt"
+    file.write_text("a {}\n", encoding="utf-8-sig")
+    assert read(str(file)) == ("a {}",)
+
+
+@pytest.mark.parametrize(
+    ("templates", "labels", "expected"),
+    [
+        (["a {}"], [], []),
+        ({}, [], []),
+        (["a {}", "{}"], ["cat", "dog"], [["a cat", "cat"], ["a dog", "dog"]]),
+        ((t for t in ("a {}", "{}")), ["cat", "dog"], [["a cat", "cat"], ["a dog", "dog"]]),
+        (
+            {"dog": ["my {}"], "cat": (t for t in ("a {}", "{}"))},
+            ["cat", "dog"],
+            [["a cat", "cat"], ["my dog"]],
+        ),
+    ],
+    ids=str,
+)
+def test_labels_share_templates_or_have_their_own(templates, labels, expected):
+    assert fill_all(templates, labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("templates", "error", "says"),
+    [
+        ({"cat": ["a {}"]}, OptionError, r"templates has no entry for \['dog'\]"),
+        ({"cat": ["{}"], "dog": ["{}"], "cow": ["{}"]}, OptionError, r"\['cow'\], not among"),
+        ({"cat": ["{}"], "dog": []}, TextError, "template"),
+        ({"cat": ["{}"], "dog": "a {}"}, TextError, "template"),
+        ({"cat": ["{}"], "dog": ["a"]}, TextError, "template"),
+        (7, TextError, "template"),
+        (iter(()), TextError, "template"),
+    ],
+    ids=str,
+)
+def test_templates_that_do_not_fit_the_labels_are_refused(templates, error, says):
+    with pytest.raises(error, match=says):
+        fill_all(templates, ["cat", "dog"])

@@ -31,6 +31,12 @@ def tokenizer(root):
     return open_tokenizer(root)
 
 
+def test_texts_may_come_from_a_generator(root):
+    tokenizer = open_tokenizer(root)
+    texts = ["a cat", "the dog"]
+    assert tokenizer.ids(text for text in texts) == tokenizer.ids(texts)
+
+
 @pytest.fixture(scope="module")
 def vocabulary(root):
     return json.loads((root / "tokenizer.json").read_text())["model"]["vocab"]
@@ -43,6 +49,8 @@ def vocabulary(root):
     ("texts", "says"),
     [
         ("a cat", "not one string"),
+        (None, "not None"),
+        (7, "not 7"),
         ([""], "text 0 is empty"),
         (["a cat", " \t\n\u3000"], "text 1 is empty"),
         (["a cat", None], "text 1 is a NoneType"),

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from vlrt import cli_detect
 from vlrt import cli_options as options
 from vlrt.cli_options import add_verb
 from vlrt.errors import ExtraMissingError, ImageError, OptionError, VlrtError
+from vlrt.files import writing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,19 +25,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Wrong usage exits with 2.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal may be unable to show a label, or a name that is no UTF-8: no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if arguments and arguments[0] in _FORWARDED:
             return _forward(arguments[0], arguments[1:])
         args = _parser().parse_args(arguments)
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()
     except VlrtError as error:
         print(f"vlrt: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as `head`, has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         return 0
+    except OSError as error:  # most likely of stdout: files are named where they are used
+        print(f"vlrt: {error}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _abandon_stdout()
+        return 1
     except KeyboardInterrupt:
         return 130
+    return status
+
+
+def _abandon_stdout() -> None:
+    """Let what is still to be written go nowhere, so that the interpreter's end is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Verbs of packages that only some installations can run: verb -> module, extra that it needs.
@@ -99,32 +119,32 @@ def _demo(args: argparse.Namespace) -> int:
     from vlrt import demo
 
     out = Path(args.output)
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     for family in demo.families():
         print("\n".join(family.run(out)))
     return 0
 
 
 def _classify(args: argparse.Namespace) -> int:
-    pictures = options.pictures(args.images)
+    pictures = [path for path, _ in options.pictures(args.images)]
     labels, prompts = options.labels(args), options.prompts(args)
-    model = options.load(args, "classify")
-    encoded = model.encode_labels(labels, templates=prompts, truncate=args.truncate)
+    model = options.load(args, "iter_classify")
+    stream = model.iter_classify(
+        pictures, labels, templates=prompts, truncate=args.truncate, batch_size=args.batch_size
+    )
     failed = 0
-    for path, _ in pictures:
-        try:
-            result = model.classify(path, encoded, batch_size=args.batch_size)
-        except ImageError as error:
-            print(f"vlrt: {error}", file=sys.stderr)
+    for path, result in stream:
+        if isinstance(result, ImageError):
+            print(f"vlrt: {result}", file=sys.stderr)
             failed += 1
-            continue
         if args.json:
-            print(json.dumps({"image": path, **result.to_dict()}))
-            continue
-        if len(pictures) > 1:
-            print(path)
-        for label, score in result.top(args.top_k):
-            print(f"{score:8.2%}  {label}")
+            print(json.dumps(options.json_line(path, result)))
+        elif not isinstance(result, ImageError):
+            if len(pictures) > 1:
+                print(path)
+            for label, score in result.top(args.top_k):
+                print(f"{score:8.2%}  {label}")
     return 1 if failed else 0
 
 

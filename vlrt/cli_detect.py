@@ -6,15 +6,16 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from PIL import Image
 
 from vlrt import cli_options as options
-from vlrt import coco
+from vlrt import coco, fonts
+from vlrt.checks import checked_unit
 from vlrt.errors import ImageError, OptionError
+from vlrt.files import whole_file, writing
 from vlrt.image import load_image
 from vlrt.results import Detections
 from vlrt.sources import Source
@@ -24,7 +25,7 @@ THRESHOLD = 0.1
 DRAWN = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SAVE_OPTIONS: Mapping[str, dict[str, Any]] = {"JPEG": {"quality": 92, "subsampling": 0}}
 
-Rows: TypeAlias = Iterator[tuple[int, Source, Detections]]
+Rows: TypeAlias = Iterator[tuple[int, Source, Detections | ImageError]]
 
 
 def add(verbs: Any) -> None:
@@ -106,7 +107,7 @@ def _detect(args: argparse.Namespace) -> int:
     ids = coco.image_ids([name for _, name in pictures]) if args.format == "coco" else []
     model = options.load(args, "iter_detect")
     stream = _search(model, [path for path, _ in pictures], args.like, query)
-    bar = options.Progress(len(pictures), printing=args.format != "coco" and not output.results)
+    bar = options.Progress(len(pictures), printing=output.results is None)
     failed: list[str] = []
 
     def rows() -> Rows:
@@ -114,10 +115,9 @@ def _detect(args: argparse.Namespace) -> int:
             if isinstance(found, ImageError):
                 bar.say(f"vlrt: {found}")
                 failed.append(source.path)
-            else:
-                if output.drawn:
-                    _draw(source.path, found, output.drawn[at], args.font)
-                yield (ids[at] if ids else at), source, found
+            elif output.drawn:
+                _draw(source.path, found, output.drawn[at], args.font)
+            yield (ids[at] if ids else at), source, found
             bar.advance(1)
 
     _write(_FORMATS[args.format](rows(), several=len(pictures) > 1), output.results)
@@ -135,7 +135,11 @@ def _query(args: argparse.Namespace) -> dict[str, Any]:
         raise OptionError("say once what to find: --labels, --labels-file or --like")
     query: dict[str, Any] = {"top_k": args.top_k, "batch_size": args.batch_size}
     if args.iou is not None:
-        query["iou_threshold"] = args.iou
+        query["iou_threshold"] = checked_unit("--iou", args.iou)
+    if args.threshold is not None:
+        checked_unit("--threshold", args.threshold)
+    for label, number in args.label_threshold:
+        checked_unit(f"--label-threshold of {label!r}", number)
     text_only = {
         "--templates": args.templates,
         "--truncate": args.truncate,
@@ -150,6 +154,8 @@ def _query(args: argparse.Namespace) -> dict[str, Any]:
         if args.threshold is not None:
             query["threshold"] = args.threshold
         return query
+    if args.class_agnostic and args.iou is None:
+        raise OptionError("--class-agnostic has no effect without --iou")
     labels = options.labels(args)
     return query | {
         "labels": labels,
@@ -200,6 +206,8 @@ def _plan(args: argparse.Namespace, pictures: Sequence[Source]) -> _Output:
     output = _targets(args, pictures)
     if args.font and not output.drawn:
         raise OptionError("--font is for drawn pictures; name them with -o")
+    if args.font:
+        fonts.checked_file(args.font)
     seen: dict[Path, str] = {}
     for target, source in zip(output.drawn, pictures, strict=bool(output.drawn)):
         if target in seen:
@@ -208,20 +216,32 @@ def _plan(args: argparse.Namespace, pictures: Sequence[Source]) -> _Output:
                 "give each once, or a directory above both"
             )
         seen[target] = source.path
-    originals = {Path(path).resolve() for path, _ in pictures}
+    originals = {_resolved(path) for path, _ in pictures}
     for target in [*output.drawn, *([output.results] if output.results else [])]:
-        if target.resolve() in originals:
+        if _resolved(target) in originals:
             raise OptionError(f"-o would replace the picture {str(target)!r} itself")
-        if target.exists() and not args.overwrite:
-            raise OptionError(f"{target} already exists; choose another name, or pass --overwrite")
+        with writing(target):
+            if target.exists() and not args.overwrite:
+                raise OptionError(
+                    f"{target} already exists; choose another name, or pass --overwrite"
+                )
     return output
+
+
+def _resolved(path: str | Path) -> Path:
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError):  # a name too long, links that go round: unreadable either way
+        return Path(path).absolute()
 
 
 def _targets(args: argparse.Namespace, pictures: Sequence[Source]) -> _Output:
     if args.output is None:
         return _Output(None, [])
     out = Path(args.output)
-    if out.is_dir() or args.output.endswith("/") or not out.suffix:
+    with writing(out):
+        is_directory = args.output.endswith("/") or not out.suffix or out.is_dir()
+    if is_directory:
         return _Output(None, [_drawn_name(out / name) for _, name in pictures])
     if out.suffix.lower() == {"jsonl": ".jsonl", "coco": ".json"}.get(args.format):
         return _Output(out, [])
@@ -249,7 +269,7 @@ def _draw(path: str, found: Detections, target: Path, font: str | None) -> None:
     picture = draw.detections(load_image(path), found, font=font)
     kind = Image.registered_extensions()[target.suffix.lower()]
     encoded = io.BytesIO()  # so that a failure leaves no half of a file
-    with _writing(target):
+    with writing(target):
         picture.save(encoded, kind, **_SAVE_OPTIONS.get(kind, {}))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(encoded.getvalue())
@@ -260,25 +280,10 @@ def _write(chunks: Iterator[str], target: Path | None) -> None:
         for chunk in chunks:
             sys.stdout.write(chunk)
         return
-    partial = target.with_name(f"{target.name}.partial")
-    with _writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file = partial.open("w", encoding="utf-8")
-    try:
-        with file:
-            for chunk in chunks:
-                file.write(chunk)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: larger than the format allows
-        raise OptionError(f"{target} cannot be written: {error}") from error
+    with whole_file(target) as file:
+        for chunk in chunks:
+            with writing(target):
+                file.write(chunk.encode())
 
 
 # --- what is printed ------------------------------------------------------------------------------
@@ -287,6 +292,8 @@ def _writing(target: Path) -> Iterator[None]:
 def _text(rows: Rows, *, several: bool) -> Iterator[str]:
     """Score, label, and box as X0,Y0,X1,Y1 in whole pixels inside the picture."""
     for _, source, found in rows:
+        if isinstance(found, ImageError):
+            continue
         lines = [source.path] if several else []
         column = max(map(_columns, found.names), default=0)
         for name, score, box in zip(
@@ -304,10 +311,10 @@ def _columns(text: str) -> int:
 
 
 def _json_lines(rows: Rows, *, several: bool) -> Iterator[str]:
-    """One object a picture, the same whether there are several."""
+    """One object a picture, also of one that cannot be read; the same whether there are several."""
     del several
     for _, source, found in rows:
-        yield json.dumps({"image": source.path, **found.to_dict()}) + "\n"
+        yield json.dumps(options.json_line(source.path, found)) + "\n"
 
 
 def _coco_array(rows: Rows, *, several: bool) -> Iterator[str]:
@@ -315,6 +322,8 @@ def _coco_array(rows: Rows, *, several: bool) -> Iterator[str]:
     del several
     before = "["
     for image_id, source, found in rows:
+        if isinstance(found, ImageError):
+            continue
         for entry in coco.entries(found, image_id=image_id, file_name=source.name.as_posix()):
             yield f"{before}\n{json.dumps(entry)}"
             before = ","

@@ -8,7 +8,7 @@ from typing import Any
 
 import vlrt
 from vlrt import templates
-from vlrt.errors import OptionError
+from vlrt.errors import ImageError, OptionError
 from vlrt.files import text_lines
 from vlrt.sources import Source, find_pictures
 
@@ -66,9 +66,12 @@ def named_number(text: str) -> tuple[str, float]:
     """Read NAME=NUMBER; the name may hold further equals signs."""
     name, _, number = text.rpartition("=")
     try:
-        return name, float(number)
+        value = float(number)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER") from None
+        name, value = "", 0.0
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
+    return name, value
 
 
 def load(args: argparse.Namespace, method: str) -> Any:
@@ -124,6 +127,13 @@ def pictures(given: Sequence[str]) -> list[Source]:
     if others:
         print(f"left out, no pictures by their suffix: {len(others)} files", file=sys.stderr)
     return found
+
+
+def json_line(path: str, result: Any) -> dict[str, Any]:
+    """What `--json` prints of one picture: its result, or why it could not be read."""
+    if isinstance(result, ImageError):
+        return {"image": path, "error": str(result)}
+    return {"image": path, **result.to_dict()}
 
 
 class Progress:

@@ -7,16 +7,17 @@ Agrees with transformers' `OwlViTClassPredictionHead`, with `post_process_object
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlrt import boxes as geometry
-from vlrt.errors import InferenceError, OptionError
+from vlrt.checks import checked_count, checked_unit, is_number, per_label
+from vlrt.errors import OptionError
 from vlrt.ops import sigmoid
 from vlrt.ops import top_k as best_first
+from vlrt.templates import Templates
 
 Float = NDArray[np.float32]
 Index = NDArray[np.intp]
@@ -26,6 +27,30 @@ WHOLE = np.array([0, 0, 1, 1], np.float32)  # the box of a whole picture, as par
 
 _NORM_EPSILON = np.float32(1e-6)  # what transformers adds to a length before dividing by it
 _NEAR = np.float32(0.8)  # of the best overlap: which boxes may stand for an example
+_FAR = 1e9  # pixels, beyond any picture; also what NaN and infinities fail
+
+
+class SearchOptions(TypedDict, total=False):
+    """The options of `detect`, for its overloads (see `vlrt.families.owlvit.Model.detect`)."""
+
+    threshold: Threshold
+    iou_threshold: float | None
+    class_agnostic: bool
+    multi_label: bool
+    soft_nms: float | None
+    top_k: int | None
+    templates: Templates | None
+    truncate: bool
+    batch_size: int
+
+
+class LikeOptions(TypedDict, total=False):
+    """The options of `detect_like`, for its overloads."""
+
+    threshold: float
+    iou_threshold: float | None
+    top_k: int | None
+    batch_size: int
 
 
 class View(NamedTuple):
@@ -60,7 +85,9 @@ class Options:
             kept; None keeps both.
         class_agnostic: compare boxes of different labels with each other too.
         multi_label: a box may be reported once for every label, and not for its best one alone.
-        soft_nms: sigma of a soft suppression, which lowers scores by overlap instead of dropping.
+        soft_nms: sigma of a soft suppression, which lowers scores by overlap instead of dropping. A
+            box stays in it, and lowers others, down to the lowest of the labels' limits, even where
+            its own label's limit leaves it out.
         top_k: at most so many.
 
     Raises:
@@ -77,7 +104,7 @@ class Options:
         iou_threshold, sigma, top_k = self.iou_threshold, self.soft_nms, self.top_k
         if iou_threshold is not None:
             checked_unit("iou_threshold", iou_threshold)
-        if sigma is not None and not (_is_number(sigma) and 1e-6 <= sigma <= 1e6):
+        if sigma is not None and not (is_number(sigma) and 1e-6 <= sigma <= 1e6):
             raise OptionError(f"soft_nms is {sigma!r}; valid: None, or a sigma of 1e-6 to 1e6")
         if sigma is not None and iou_threshold is not None:
             raise OptionError(
@@ -86,9 +113,8 @@ class Options:
             )
         if self.class_agnostic and sigma is None and iou_threshold is None:
             raise OptionError("class_agnostic has no effect without iou_threshold or soft_nms")
-        whole = _is_number(top_k) and isinstance(top_k, Integral)
-        if top_k is not None and (not whole or top_k < 1):
-            raise OptionError(f"top_k is {top_k!r}; valid: None, or a whole number of 1 or more")
+        if top_k is not None:
+            checked_count("top_k", top_k)
 
 
 def class_logits(class_embeds: Float, shift: Float, scale: Float, queries: Float) -> Float:
@@ -217,31 +243,16 @@ def limits(threshold: Threshold, labels: Sequence[str]) -> Float:
     Raises:
         OptionError: a number outside 0..1, one too many or too few, or a label missing or unknown.
     """
-    if isinstance(threshold, Mapping):
-        unknown = [name for name in threshold if name not in labels]
-        missing = [name for name in labels if name not in threshold]
-        if unknown or missing:
-            problem = f"{unknown}, not among" if unknown else f"no number for {missing} of"
-            raise OptionError(f"threshold has {problem} the labels {list(labels)}")
-        numbers: Sequence[Any] = [threshold[name] for name in labels]
-    elif isinstance(threshold, Sequence | np.ndarray) and not isinstance(threshold, str):
-        numbers = list(threshold)
+    given: Any = threshold.tolist() if isinstance(threshold, np.ndarray) else threshold
+    if isinstance(given, Mapping):
+        numbers = per_label("threshold", given, labels)
+    elif isinstance(given, Sequence) and not isinstance(given, str):
+        numbers = list(given)
     else:
-        numbers = [threshold] * len(labels)
+        numbers = [given] * len(labels)
     if len(numbers) != len(labels):
         raise OptionError(f"threshold has {len(numbers)} numbers for {len(labels)} labels")
     return np.array([checked_unit("threshold", number) for number in numbers], np.float32)
-
-
-def checked_unit(name: str, value: Any) -> float:
-    """An option's value, if it is a number in 0..1.
-
-    Raises:
-        OptionError: it is not.
-    """
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise OptionError(f"{name} is {value!r}; valid: a number from 0 to 1")
-    return float(value)
 
 
 def checked_box(box: Any, size_hw: tuple[int, int]) -> Float:
@@ -255,10 +266,11 @@ def checked_box(box: Any, size_hw: tuple[int, int]) -> Float:
         OptionError: they are not four numbers, or not of a box that is at least partly inside.
     """
     try:
-        corners = np.array(box, np.float32)
-    except (TypeError, ValueError):
-        corners = np.empty(0, np.float32)
-    if corners.shape == (4,) and np.isfinite(corners).all():
+        given = np.asarray(box)
+    except ValueError:  # rows of several lengths
+        given = np.empty(0)
+    if given.shape == (4,) and given.dtype.kind in "iuf" and (abs(given) <= _FAR).all():
+        corners = given.astype(np.float32)
         inside = geometry.clip(corners[None], size_hw)
         if geometry.area(inside)[0] > 0:
             return corners
@@ -266,18 +278,3 @@ def checked_box(box: Any, size_hw: tuple[int, int]) -> Float:
         f"box is {box!r}; valid: (x0, y0, x1, y1) in pixels, x0 < x1 and y0 < y1, not outside of "
         f"the {size_hw[1]}x{size_hw[0]} picture"
     )
-
-
-def check_finite(arrays: Mapping[str, NDArray[Any]], picture: str) -> None:
-    """Refuse what a broken graph gives.
-
-    Raises:
-        InferenceError: an array holds NaN or an infinity; the message names it and the picture.
-    """
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise InferenceError(f"{picture}: the graph gives {name} with NaN or infinite numbers")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

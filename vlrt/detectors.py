@@ -5,25 +5,31 @@ its `ImageError`, in its place, and does not stop the others.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias, TypeVar, cast
 
 from vlrt.bundle import Bundle
-from vlrt.detection import View, check_finite, class_logits
-from vlrt.errors import ImageError, OptionError
+from vlrt.checks import check_finite, check_outputs, checked_count
+from vlrt.detection import View, class_logits
+from vlrt.errors import BundleError, ImageError
 from vlrt.image import ImageInput
 from vlrt.labels import TextEncoder
 from vlrt.processor import Processor
 from vlrt.results import EncodedImage, LabelSet
 from vlrt.session import Runner
-from vlrt.stream import Batch, is_list, read_batches
+from vlrt.stream import Batch, Stream, read_batches
 from vlrt.text import Tokenizer
 
 Picture: TypeAlias = ImageInput | EncodedImage
 T = TypeVar("T")
-U = TypeVar("U")
-Stream: TypeAlias = Iterator[tuple[Picture, T | ImageError]]
+
+_VISION = {
+    "image_class_embeds": "BPD",
+    "logit_shift": "BP",
+    "logit_scale": "BP",
+    "pred_boxes": "BP4",
+}
 
 
 class Towers:
@@ -46,22 +52,30 @@ class Towers:
         processor: Processor,
         info: Mapping[str, Any],
     ) -> None:
-        self.texts = texts
+        self.texts, self.fingerprint = texts, bundle.fingerprint
         self._vision, self._processor, self._info = vision, processor, info
-        self._name, self._fingerprint = bundle.name, bundle.fingerprint
+        self._name = bundle.name
 
-    def encode(self, images: Iterable[Picture], batch_size: int) -> Stream[EncodedImage]:
+    def encode(
+        self, images: Iterable[Picture], batch_size: int, *, what: str = "picture"
+    ) -> Stream[EncodedImage]:
         """Encode those pictures that are not encoded yet.
 
-        Raises:
-            OptionError: `batch_size` is below 1.
-            InferenceError: the graph gives numbers that are not finite.
-        """
-        if batch_size < 1:
-            raise OptionError(f"batch_size is {batch_size}; valid: 1 or more")
-        return self._encode(images, batch_size)
+        Args:
+            images: a stream of them.
+            batch_size: pictures in one run of the graph.
+            what: to call them in messages.
 
-    def _encode(self, images: Iterable[Picture], batch_size: int) -> Stream[EncodedImage]:
+        Raises:
+            OptionError: `batch_size` is not a whole number of 1 or more.
+            BundleError: the graph does not give what its family reads.
+            InferenceError: it gives numbers that are not finite.
+        """
+        return self._encode(images, checked_count("batch_size", batch_size), what)
+
+    def _encode(
+        self, images: Iterable[Picture], batch_size: int, what: str
+    ) -> Stream[EncodedImage]:
         at = 0
         for done, group in groupby(images, lambda image: isinstance(image, EncodedImage)):
             if done:
@@ -70,7 +84,7 @@ class Towers:
                     at += 1
                 continue
             for batch in _read(group, self._processor, batch_size, self._info):
-                yield from _in_place(batch, self._run(batch, at))
+                yield from _in_place(batch, self._run(batch, at, what))
                 at += len(batch.sources)
 
     def views(self, images: Iterable[Picture], labels: LabelSet, batch_size: int) -> Stream[View]:
@@ -82,37 +96,47 @@ class Towers:
             if isinstance(image, ImageError):
                 yield source, image
                 continue
+            widths = image.class_embeds.shape[1], labels.embeds.shape[1]
+            if widths[0] != widths[1]:
+                raise BundleError(
+                    f"{self._name}: the embeddings of pictures have {widths[0]} numbers, those of "
+                    f"labels {widths[1]}"
+                )
             logits = class_logits(
                 image.class_embeds, image.logit_shift, image.logit_scale, labels.embeds
             )
-            check_finite({"logits": logits}, _title(source, at))
+            check_finite({"logits": logits}, _title("picture", at, source))
             yield source, View(logits, image.pred_boxes, image.size_hw)
 
-    def _run(self, batch: Batch, at: int) -> Iterator[EncodedImage]:
+    def _run(self, batch: Batch, at: int, what: str) -> Iterator[EncodedImage]:
         if not batch.sizes_hw:
             return
         outputs = self._vision.run({"pixel_values": batch.pixel_values})
         objectness = outputs.get("objectness_logits")
+        axes = _VISION if objectness is None else _VISION | {"objectness_logits": "BP"}
+        graph = f"the vision_model of {self._name}"
+        check_outputs(graph, outputs, axes, B=len(batch.sizes_hw))
         positions = [n for n, error in enumerate(batch.errors) if error is None]
         for row, (position, size_hw) in enumerate(zip(positions, batch.sizes_hw, strict=True)):
-            title = _title(batch.sources[position], at + position)
-            check_finite({name: array[row] for name, array in outputs.items()}, title)
+            # Copies, so that one picture that is kept does not keep its batch.
+            own = {name: outputs[name][row].copy() for name in axes}
+            check_finite(own, _title(what, at + position, batch.sources[position]))
             yield EncodedImage(
-                class_embeds=outputs["image_class_embeds"][row],
-                logit_shift=outputs["logit_shift"][row],
-                logit_scale=outputs["logit_scale"][row],
-                pred_boxes=outputs["pred_boxes"][row],
-                objectness_logits=None if objectness is None else objectness[row],
+                class_embeds=own["image_class_embeds"],
+                logit_shift=own["logit_shift"],
+                logit_scale=own["logit_scale"],
+                pred_boxes=own["pred_boxes"],
+                objectness_logits=own.get("objectness_logits"),
                 size_hw=size_hw,
-                model=self._fingerprint,
+                model=self.fingerprint,
             )
 
     def _own(self, encoded: EncodedImage) -> EncodedImage | ImageError:
-        if encoded.model == self._fingerprint:
+        if encoded.model == self.fingerprint:
             return encoded
         return ImageError(
             f"this EncodedImage was made by another model ({encoded.model}), not by {self._name} "
-            f"({self._fingerprint})"
+            f"({self.fingerprint})"
         )
 
 
@@ -120,6 +144,7 @@ class OneGraph:
     """A foreign graph that takes the labels again with every picture, one picture at a time.
 
     Args:
+        name: the bundle's.
         runner: from `input_ids`, `attention_mask` [N, L] and `pixel_values` [1, 3, H, W] to
             `logits` [1, P, N] and `pred_boxes` [1, P, 4].
         tokenizer: the bundle's.
@@ -128,9 +153,14 @@ class OneGraph:
     """
 
     def __init__(
-        self, runner: Runner, tokenizer: Tokenizer, processor: Processor, info: Mapping[str, Any]
+        self,
+        name: str,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        processor: Processor,
+        info: Mapping[str, Any],
     ) -> None:
-        self._runner, self._tokenizer = runner, tokenizer
+        self._name, self._runner, self._tokenizer = name, runner, tokenizer
         self._processor, self._info = processor, info
 
     def views(
@@ -140,6 +170,8 @@ class OneGraph:
 
         Raises:
             TextError: a label is too long, or holds a lone surrogate.
+            BundleError: the graph does not give what its family reads.
+            InferenceError: it gives numbers that are not finite.
         """
         ids = self._tokenizer.ids(labels, truncate=truncate)
         # As transformers' processor pads, since the graph was traced on what that gives.
@@ -150,49 +182,12 @@ class OneGraph:
             views = []
             for size_hw in batch.sizes_hw:
                 outputs = self._runner.run({**tokens, "pixel_values": batch.pixel_values})
-                used = {name: outputs[name][0] for name in ("logits", "pred_boxes")}
-                check_finite(used, _title(batch.sources[0], at))
+                axes, labels = {"logits": "BPN", "pred_boxes": "BP4"}, len(tokens["input_ids"])
+                check_outputs(f"the graph of {self._name}", outputs, axes, B=1, N=labels)
+                used = {name: outputs[name][0] for name in axes}
+                check_finite(used, _title("picture", at, batch.sources[0]))
                 views.append(View(**used, size_hw=size_hw))
             yield from _in_place(batch, iter(views))
-
-
-def mapped(function: Callable[[T], U], stream: Stream[T]) -> Stream[U]:
-    """Apply a function to what is no error."""
-    for source, value in stream:
-        yield source, value if isinstance(value, ImageError) else function(value)
-
-
-def listed(images: Any) -> Sequence[Any]:
-    """Several pictures as they are, and one as a list of one."""
-    return images if is_list(images) else [images]
-
-
-def as_given(images: Any, stream: Stream[T]) -> T | list[T]:
-    """What a stream gives for one picture or, if several were given, for each of them.
-
-    Raises:
-        ImageError: a picture cannot be read; it is named with its position. Or there is none.
-    """
-    several = is_list(images)
-    values = collected(stream, len(images) if several else 1)
-    return values if several else values[0]
-
-
-def collected(stream: Stream[T], number: int) -> list[T]:
-    """All that a stream of `number` pictures gives.
-
-    Raises:
-        ImageError: a picture cannot be read; it is named with its position. Or there is none.
-    """
-    values: list[T] = []
-    for position, (_, value) in enumerate(stream):
-        if isinstance(value, ImageError):
-            which = f"picture {position}: " if number > 1 else ""
-            raise ImageError(f"{which}{value}") from value
-        values.append(value)
-    if not values:
-        raise ImageError("there are no pictures")
-    return values
 
 
 def _read(
@@ -212,6 +207,6 @@ def _in_place(batch: Batch, values: Iterator[T]) -> Stream[T]:
         yield source, next(values) if error is None else error
 
 
-def _title(source: Picture, position: int) -> str:
+def _title(what: str, position: int, source: Picture) -> str:
     file = f" ({str(source)!r:.200})" if isinstance(source, str | os.PathLike) else ""
-    return f"picture {position}{file}"
+    return f"{what} {position}{file}"

@@ -58,7 +58,7 @@ def detections(image: ImageInput, found: Detections, *, font: str | None = None)
 
     A label has the colour of its position among the labels. A character that no font at hand has is
     drawn without its accents or as a question mark, and a label of none but such as its position
-    ("label 1"); see `vlrt.fonts`.
+    ("label 0"); see `vlrt.fonts`.
 
     Args:
         image: the picture that was searched, as `vlrt.load_image` takes it; left as it is.
@@ -187,7 +187,7 @@ def _tag_text(
         return "", fonts.drawable("", size)[1]
     name, font = fonts.drawable(found.labels[label_id], size, file=font_file)
     if not any(mark.isalnum() for mark in name):
-        name = f"label {label_id + 1}"
+        name = f"label {label_id}"
     score = f"{found.scores[i]:.2f}"
     cut = fitted(pen, name, font, room - pen.textlength("  " + score, font=font))
     choices = [f"{cut}  {score}"] if len(cut) > len("...") or cut == name else []

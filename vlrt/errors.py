@@ -13,7 +13,7 @@ VlrtError
 │   └── PrecisionError                   a precision that the bundle does not hold
 ├── ProviderError (RuntimeError)         an execution provider that is absent or did not start
 │   └── EngineMissingError (ImportError) ONNX Runtime itself is not installed
-├── InferenceError (RuntimeError)        ONNX Runtime refused to run a graph
+├── InferenceError (RuntimeError)        a graph that cannot be run, or that gives NaN
 ├── ExtraMissingError (ImportError)      a command needs an extra that is not installed
 └── ExportError (ValueError)             a checkpoint that cannot become a bundle
     └── GateError                        a variant that is not exact enough to be written
@@ -79,7 +79,7 @@ class EngineMissingError(ProviderError, ImportError):
 
 
 class InferenceError(VlrtError, RuntimeError):
-    """ONNX Runtime refused to run a graph on the given inputs."""
+    """ONNX Runtime refused to run a graph on the given inputs, or it gave NaN or an infinity."""
 
 
 class ExtraMissingError(VlrtError, ImportError):

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
-from vlrt.errors import BundleError, BundleNotFoundError
+from vlrt.errors import BundleError, BundleNotFoundError, OptionError, VlrtError
 
 
 class Settings(Mapping[str, Any]):
@@ -92,8 +93,47 @@ def file_sha256(*paths: Path) -> str:
 def text_lines(path: str) -> list[str]:
     """The lines of a UTF-8 text file that are not empty, without the space around them.
 
+    A byte order mark, which some editors write, is no part of the first line.
+
     Raises:
         OSError, UnicodeDecodeError: it cannot be read; the caller knows what it was to be.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Around what writes a file, or looks at its place: what fails there names the file.
+
+    Raises:
+        OptionError: the system refuses, or the file's format cannot hold what is to be written.
+    """
+    try:
+        yield
+    except VlrtError:
+        raise
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{str(target)!r:.200} cannot be written: {error}") from error
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[BinaryIO]:
+    """A file to be written that appears under its name when all is written, and else not at all.
+
+    Raises:
+        OptionError: it cannot be written; in the block, `writing` says so.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = partial.open("wb")
+    try:
+        yield file
+        with writing(target):
+            file.close()  # what is written last may be what the disk has no room for
+            partial.replace(target)
+    finally:
+        with suppress(OSError):  # said above
+            file.close()
+        partial.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def drawable(
         OptionError: the font file cannot be read.
     """
     text = " ".join(text.split())
-    fonts = [_file_name(file)] if file else _candidates(text)
+    fonts = [checked_file(file)] if file else _candidates(text)
     best = min(fonts, key=lambda name: sum(not _has(name, mark) for mark in text))
     return _replaced(text, best), _font(best, size)
 
@@ -75,7 +75,12 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _file_name(file: str) -> str:
+def checked_file(file: str) -> str:
+    """The name of a TrueType or OpenType font file, if it is one.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
     try:
         _font(file, _PROBE_SIZE)
     except OSError as error:

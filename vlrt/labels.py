@@ -1,19 +1,18 @@
 """From label texts to label sets: what every family with a text tower shares."""
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlrt import templates as prompts
 from vlrt.bundle import Bundle
+from vlrt.checks import check_finite, check_outputs
 from vlrt.errors import LabelError, TextError
 from vlrt.ops import l2_normalize
 from vlrt.results import LabelSet
 from vlrt.session import Runner
+from vlrt.templates import Templates
 from vlrt.text import Tokenizer, token_limit
 
 Embeds = NDArray[np.float32]
@@ -54,49 +53,56 @@ class TextEncoder:
         ids = self._tokenizer.ids(texts, truncate=truncate)
         # Texts of like length go together: little padding, and the result does not depend on it.
         order = sorted(range(len(ids)), key=lambda position: len(ids[position]))
-        length = self._runner.input_shapes["input_ids"][1]  # None unless the graph fixes it
-        parts = [
-            self._runner.run(self._tokenizer.pad([ids[i] for i in order[at : at + _BATCH]], length))
-            for at in range(0, len(order), _BATCH)
-        ]
-        if not parts:
+        batches = [order[at : at + _BATCH] for at in range(0, len(order), _BATCH)]
+        if not batches:
             raise TextError("there are no texts to encode")
-        stacked = np.concatenate([part["text_embeds"] for part in parts])
+        stacked = np.concatenate([self._run([ids[i] for i in batch]) for batch in batches])
         embeds = np.empty_like(stacked)
         embeds[order] = stacked
         return l2_normalize(embeds) if normalize else embeds
 
+    def _run(self, ids: Sequence[Sequence[int]]) -> Embeds:
+        length = self._runner.input_shapes.get("input_ids", (None,))[-1]  # None unless it is fixed
+        outputs = self._runner.run(self._tokenizer.pad(ids, length))
+        check_outputs(f"the text_model of {self._name}", outputs, {"text_embeds": "ND"}, N=len(ids))
+        embeds: Embeds = outputs["text_embeds"]
+        return embeds
+
     def encode_labels(
         self,
-        labels: Sequence[str],
+        labels: Iterable[str],
         *,
-        templates: Sequence[str] | None = None,
+        templates: Templates | None = None,
         truncate: bool = False,
     ) -> LabelSet:
         """Embed labels, averaged over prompts.
 
         Args:
             labels: distinct label texts, at least one.
-            templates: prompts with one `{}` each. The embeddings over all of them, each of length
-                1, are averaged and scaled back to length 1. The label itself by default.
+            templates: prompts with one `{}` each, or a mapping from every label to its own. The
+                embeddings over all of a label's, each of length 1, are averaged and scaled back to
+                length 1. The label itself by default.
             truncate: cut texts that are too long instead of refusing them.
 
         Raises:
             LabelError: no labels, a label that is not a string, empty, or there twice.
             TextError: a text too long, or with a lone surrogate, or a template without one `{}`.
+            OptionError: a mapping of templates that lacks a label, or has one too many.
+            InferenceError: the graph gives numbers that are not finite.
         """
         names = checked_labels(labels)
-        templates = ["{}"] if templates is None else templates
-        filled = [prompts.fill(templates, name) for name in names]
+        filled = prompts.fill_all(["{}"] if templates is None else templates, names)
         embeds = self.encode_texts([text for row in filled for text in row], truncate=truncate)
-        mean = embeds.reshape(len(names), -1, embeds.shape[1]).mean(axis=1)
+        ends = np.cumsum([len(row) for row in filled])
+        mean = np.stack([part.mean(axis=0) for part in np.split(embeds, ends[:-1])])
+        check_finite({"text_embeds": mean}, "the labels")
         return LabelSet(names, l2_normalize(mean), self._fingerprint)
 
     def label_set(
         self,
-        labels: Sequence[str] | LabelSet,
+        labels: Iterable[str] | LabelSet,
         *,
-        templates: Sequence[str] | None = None,
+        templates: Templates | None = None,
         truncate: bool = False,
     ) -> LabelSet:
         """Labels given in either form, as a set of this model.
@@ -129,23 +135,7 @@ def open_tokenizer(bundle: Bundle) -> Tokenizer:
     )
 
 
-def example_names(sources: Sequence[Any], names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What to call example pictures; by default a file's name without its suffix, or "example 1".
-
-    Raises:
-        LabelError: a name is not a string, or empty, or there is not one a picture.
-    """
-    if names is None:
-        return tuple(
-            (isinstance(source, str | os.PathLike) and Path(source).stem) or f"example {number}"
-            for number, source in enumerate(sources, start=1)
-        )
-    if isinstance(names, str) or len(names) != len(sources):
-        raise LabelError(f"names must be a list of {len(sources)}, one an example: {names!r:.60}")
-    return tuple(checked_labels([name])[0] for name in names)
-
-
-def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+def checked_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Label texts that can be told apart.
 
     Raises:
@@ -153,6 +143,8 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(labels, str):
         raise LabelError(f"labels must be a list of strings, not one string: {labels[:40]!r}")
+    if not isinstance(labels, Iterable):
+        raise LabelError(f"labels must be a list of strings, not {labels!r:.60}")
     names = tuple(labels)
     if not names:
         raise LabelError("there are no labels; give at least one")

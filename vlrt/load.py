@@ -9,6 +9,7 @@ from typing import Any
 
 from vlrt import families
 from vlrt.bundle import Bundle, open_bundle
+from vlrt.checks import checked_count
 from vlrt.errors import OptionError, UnknownFamilyError
 from vlrt.image import DECODE
 from vlrt.session import Session, available_cpus, choose_precision, place
@@ -55,8 +56,8 @@ def load(
     """
     if decode not in DECODE:
         raise OptionError(f"decode is {decode!r}; valid: {', '.join(DECODE)}")
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads is {threads}; valid: 1 or more")
+    if threads is not None:
+        checked_count("threads", threads)
     placement = place(device, providers)
     bundle = open_bundle(Path(source), revision=revision, offline=offline)
     family = import_family(str(bundle.config.need("model_type")))

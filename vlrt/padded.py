@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlrt.errors import BundleError
+from vlrt.errors import BundleError, ImageError
 from vlrt.files import Settings
 from vlrt.processor import batch_of, read_mean_std, read_resample, read_rescale, read_size
 
 _TRUNCATE = 4  # standard deviations at which the Gaussian ends
+# Pixels along a side. The matrix of an axis grows with it, to some 200 MB here; a picture can have
+# so many only if it is less than 90 pixels wide, and keeps nothing of that width once resized.
+_LONGEST_SIDE = 1_000_000
 _BAND = 16  # output samples computed by one dense product; more of them multiply more zeros
 # Multiplications in one product. OpenBLAS, which NumPy's wheels bring, spreads larger ones over its
 # own threads, whose wake-up takes longer than the product where cores are busy. Pictures are read
@@ -105,8 +108,16 @@ class PaddedProcessor:
         Args:
             image: mode RGB, any size.
             out: float32 [3, H, W], contiguous, with (H, W) equal to `output_hw`; overwritten.
+
+        Raises:
+            ImageError: the picture is longer than `_LONGEST_SIDE`.
         """
         side = max(image.size)
+        if side > _LONGEST_SIDE:
+            raise ImageError(
+                f"the {image.width}x{image.height} picture is too long to be padded to a square; "
+                f"the limit is {_LONGEST_SIDE} pixels along a side"
+            )
         rows, columns = (
             list(_bands(length, side, size, blur=self.anti_aliasing))
             for length, size in zip((image.height, image.width), self.output_hw, strict=True)

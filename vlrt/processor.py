@@ -226,10 +226,10 @@ def read_rescale(settings: Settings) -> float | None:
     """
     key = "do_rescale" if settings.get("rescale") is None else "rescale"
     wanted = settings.get(key)
-    if wanted not in (None, True, False):
+    if wanted is not None and not isinstance(wanted, bool):  # 0 and 1 equal bools, but are none
         raise BundleError(f"{settings.file}: {key} is {wanted!r}; valid: true, false")
     factor = settings.get("rescale_factor", 1 / 255)
-    if not isinstance(factor, int | float):
+    if not isinstance(factor, int | float) or isinstance(factor, bool):
         raise BundleError(f"{settings.file}: rescale_factor is {factor!r}, not a number")
     return None if wanted is False else factor
 

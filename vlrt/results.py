@@ -4,7 +4,6 @@ They do no I/O, but for a `LabelSet`, which can be kept in a file.
 """
 
 import os
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +67,12 @@ class LabelSet:
     """Labels encoded once, to be used on any number of pictures. A plain value: it pickles.
 
     Attributes:
-        labels: N label texts, or the names of example pictures.
+        labels: N label texts, or the names of example pictures; at least one, and none empty.
         embeds: float32 [N, D], of length 1 each.
         model: fingerprint of the weights that made them; only models that share it accept them.
+
+    Raises:
+        LabelError: labels or embeds that are not such.
     """
 
     labels: tuple[str, ...]
@@ -78,10 +80,17 @@ class LabelSet:
     model: str
 
     def __post_init__(self) -> None:
+        if not self.labels:
+            raise LabelError("a label set needs at least one label")
+        for position, label in enumerate(self.labels):
+            if not isinstance(label, str) or not label.strip():
+                raise LabelError(f"label {position} is {label!r:.60}; valid: a text, not empty")
         if self.embeds.ndim != 2 or len(self.embeds) != len(self.labels):
             raise LabelError(
                 f"embeds {self.embeds.shape} must have shape ({len(self.labels)}, D), a row a label"
             )
+        if self.embeds.dtype != np.float32 or not np.isfinite(self.embeds).all():
+            raise LabelError(f"embeds of {self.embeds.dtype} must be float32 and finite")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,14 +99,16 @@ class LabelSet:
         """Write to a `.npz` file, which holds plain arrays and no pickle.
 
         Raises:
-            LabelError: the name does not end in `.npz`.
+            LabelError: the name does not end in `.npz`, or the file cannot be written.
         """
         if Path(path).suffix != ".npz":
             raise LabelError(f"label sets are kept in .npz files, not in {str(path)!r}")
-        with Path(path).open("wb") as file:
-            np.savez(
-                file, labels=np.array(self.labels), embeds=self.embeds, model=np.array(self.model)
-            )
+        labels, model = np.array(self.labels), np.array(self.model)
+        try:
+            with Path(path).open("wb") as file:
+                np.savez(file, labels=labels, embeds=self.embeds, model=model)
+        except OSError as error:
+            raise LabelError(f"{str(path)!r:.200} cannot be written: {error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "LabelSet":
@@ -106,12 +117,29 @@ class LabelSet:
         Raises:
             LabelError: the file cannot be read, or is no label set.
         """
+        # NumPy and zipfile raise whatever they stumble over, so everything is caught here, and
+        # nothing is hidden: it is raised again under one type, with its cause.
         try:
-            # Opened here, because NumPy leaves a file open that turns out to be broken.
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls(tuple(arrays["labels"].tolist()), arrays["embeds"], str(arrays["model"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise LabelError(f"{str(path)!r} cannot be read as a label set: {error}") from error
+            return cls(*_read_label_set(Path(path)))
+        except Exception as error:
+            why = f"{str(path)!r:.200} cannot be read as a label set: {error}"
+            raise LabelError(why) from error
+
+
+def _read_label_set(path: Path) -> tuple[tuple[str, ...], NDArray[np.float32], str]:
+    # Opened here, because NumPy leaves a file open that turns out to be broken.
+    with path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise LabelError("it holds one array, not an archive of them")
+        with arrays:
+            labels, embeds, model = (arrays[name] for name in ("labels", "embeds", "model"))
+    if labels.ndim != 1 or labels.dtype.kind != "U" or model.ndim or model.dtype.kind != "U":
+        raise LabelError(
+            f"labels {labels.dtype} {labels.shape} and model {model.dtype} {model.shape} must be a "
+            "list of texts and a text"
+        )
+    return tuple(labels.tolist()), embeds, str(model)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -57,18 +57,18 @@ def find_pictures(sources: Sequence[str]) -> tuple[list[Source], list[str]]:
 def _expanded(source: str) -> Iterator[tuple[Source, bool]]:
     """The files of one source, each with whether it was given by name."""
     path = Path(source)
-    if _is_dir(path):
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+    if _says(path.is_dir):
+        for file in sorted(file for file in path.rglob("*") if _says(file.is_file)):
             yield Source(str(file), file.relative_to(path)), False
-    elif not glob.has_magic(source) or path.exists() or "://" in source:
+    elif not glob.has_magic(source) or _says(path.exists) or "://" in source:
         yield Source(source, PurePath(path.name)), True
     else:
         yield from ((found, False) for found in _matches(source))
 
 
-def _is_dir(path: Path) -> bool:
+def _says(ask: Callable[[], bool]) -> bool:
     try:
-        return path.is_dir()
+        return ask()
     except OSError:  # such as a name too long: its reader will say so
         return False
 
@@ -77,7 +77,7 @@ def _matches(pattern: str) -> list[Source]:
     root = _fixed_part(pattern)
     # Unlike Path.glob, glob leaves hidden files out and finds files by `**` on every Python.
     matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    files = sorted(file for file in matches if Path(file).is_file())
+    files = sorted(file for file in matches if _says(Path(file).is_file))
     if not files:
         raise ImageError(f"no file matches {pattern!r}")
     return [Source(file, PurePath(os.path.relpath(file, root))) for file in files]

@@ -2,13 +2,13 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlrt.errors import ImageError
+from vlrt.errors import ImageError, OptionError
 from vlrt.image import ImageInput, decode
 from vlrt.processor import Processor
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     # Imported when there is more than one picture to read: a first single answer comes sooner.
     from concurrent.futures import Future
 
+T = TypeVar("T")
+U = TypeVar("U")
+# What a family gives for each picture of a stream: the picture, and its result or its error.
+Stream: TypeAlias = Iterator[tuple[Any, T | ImageError]]
+Several: TypeAlias = list[Any] | tuple[Any, ...]  # a list of one kind is no list of a union
 # What became of a source: its picture's original (height, width), or why it could not be read.
 _Outcome: TypeAlias = tuple[int, int] | ImageError
 _Pending: TypeAlias = "tuple[list[ImageInput], NDArray[np.float32], list[Future[_Outcome]]]"
@@ -42,6 +47,61 @@ def is_list(images: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(images, list | tuple)
 
 
+def listed(images: Any) -> Sequence[Any]:
+    """Several pictures as they are, and one as a list of one."""
+    return images if is_list(images) else [images]
+
+
+def check_several(images: Any, method: str) -> None:
+    """Refuse one picture where a stream of them belongs.
+
+    Raises:
+        OptionError: it is one; the message names the method.
+    """
+    one = isinstance(images, str | bytes | bytearray | memoryview | np.ndarray)
+    if one or hasattr(images, "read") or not isinstance(images, Iterable):
+        raise OptionError(f"{method} takes several pictures; wrap one as [picture]")
+
+
+def mapped(function: Callable[[T], U], stream: Stream[T]) -> Stream[U]:
+    """Apply a function to what is no error."""
+    for source, value in stream:
+        yield source, value if isinstance(value, ImageError) else function(value)
+
+
+def as_given(images: Any, stream: Stream[T]) -> T | list[T]:
+    """What a stream gives for one picture or, if several were given, for each of them.
+
+    Raises:
+        ImageError: a picture cannot be read; it is named with its position. Or there is none.
+    """
+    several = is_list(images)
+    values = collected(stream, len(images) if several else 1)
+    return values if several else values[0]
+
+
+def collected(stream: Stream[T], number: int, *, what: str = "picture") -> list[T]:
+    """All that a stream of `number` pictures gives.
+
+    Args:
+        stream: of that many pictures.
+        number: of one alone the position is not told.
+        what: to call them in messages.
+
+    Raises:
+        ImageError: a picture cannot be read; it is named with its position. Or there is none.
+    """
+    values: list[T] = []
+    for position, (_, value) in enumerate(stream):
+        if isinstance(value, ImageError):
+            which = f"{what} {position}: " if number > 1 else ""
+            raise ImageError(f"{which}{value}") from value
+        values.append(value)
+    if not values:
+        raise ImageError("there are no pictures")
+    return values
+
+
 def read_batches(
     sources: Iterable[ImageInput],
     processor: Processor,
@@ -52,8 +112,9 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Decode and process pictures in threads while the caller works on the batch before.
 
-    At most two batches of pixels and `workers` decoded pictures are held at once, whatever the
-    number of sources. Order is kept. A picture that cannot be read does not stop the others.
+    Whatever the number of sources, three batches of pixels are held at the most, the caller's and
+    two ahead of it, and `workers` decoded pictures. Order is kept. A picture that cannot be read
+    does not stop the others.
 
     Args:
         sources: pictures, as `vlrt.load_image` takes them; consumed lazily.

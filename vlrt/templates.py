@@ -5,10 +5,15 @@ A label's embedding is the mean over its templates, each of length 1, scaled bac
 section 3.1.4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
+from vlrt.checks import per_label
 from vlrt.errors import OptionError, TextError
 from vlrt.files import text_lines
+
+# Prompts for all labels, or a mapping from every label to its own.
+Templates: TypeAlias = Iterable[str] | Mapping[str, Iterable[str]]
 
 # The 80 prompts with which the paper's ImageNet accuracies were measured, as OpenAI published them.
 IMAGENET_TEMPLATES: tuple[str, ...] = tuple(
@@ -98,20 +103,40 @@ IMAGENET_TEMPLATES: tuple[str, ...] = tuple(
 )
 
 
-def fill(templates: Sequence[str], label: str) -> list[str]:
+def fill(templates: Iterable[str], label: str) -> list[str]:
     """Put a label into each template, in place of its `{}`.
 
     Raises:
         TextError: there is no template, or one does not have exactly one `{}`.
     """
-    if isinstance(templates, str) or not templates:
+    return [template.replace("{}", label) for template in _checked(templates)]
+
+
+def fill_all(templates: Templates, labels: Sequence[str]) -> list[list[str]]:
+    """Put each label into each template or, given a mapping, into each of its own.
+
+    Raises:
+        TextError: there is no template, or one does not have exactly one `{}`.
+        OptionError: a label is not in the mapping, or something else is.
+    """
+    if isinstance(templates, Mapping):
+        own = per_label("templates", templates, labels)
+        return [fill(prompts, label) for prompts, label in zip(own, labels, strict=True)]
+    shared = _checked(templates)
+    return [fill(shared, label) for label in labels]
+
+
+def _checked(templates: Iterable[str]) -> tuple[str, ...]:
+    given = () if isinstance(templates, str) or not isinstance(templates, Iterable) else templates
+    prompts = tuple(given)
+    if not prompts:
         raise TextError(
             f"templates must be a list of strings with one {{}} each: {templates!r:.60}"
         )
-    for template in templates:
+    for template in prompts:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise TextError(f"a template must be a string with exactly one {{}}: {template!r:.60}")
-    return [template.replace("{}", label) for template in templates]
+    return prompts
 
 
 def read(name_or_file: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Texts to token ids, bit for bit as transformers makes them, by the same `tokenizers` library."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Tokenizer:
         self.pad_id: int = pad_id
         self.max_length = max_length
 
-    def ids(self, texts: Sequence[str], *, truncate: bool = False) -> list[list[int]]:
+    def ids(self, texts: Iterable[str], *, truncate: bool = False) -> list[list[int]]:
         """Token ids of each text, special tokens included, not padded.
 
         Args:
@@ -52,9 +52,12 @@ class Tokenizer:
         """
         if isinstance(texts, str):
             raise TextError(f"texts must be a list of strings, not one string: {texts[:40]!r}")
+        if not isinstance(texts, Iterable):
+            raise TextError(f"texts must be a list of strings, not {texts!r:.60}")
+        texts = list(texts)
         for position, text in enumerate(texts):
             _check(text, position)
-        encodings = self._tokenizer.encode_batch(list(texts))
+        encodings = self._tokenizer.encode_batch(texts)
         for position, encoding in enumerate(encodings):
             if len(encoding.ids) > self.max_length:
                 if not truncate:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlrt.errors import ImageError, OptionError
+from vlrt.files import whole_file, writing
 
 
 @dataclass
@@ -50,43 +52,60 @@ def write_vectors(
         progress: called with the number of pictures done since the last call.
 
     Raises:
-        OptionError: `out` does not end in .npy, or a file is there already.
+        OptionError: `out` does not end in .npy, a file is there already, or none can be written.
         ImageError: not one of the pictures could be read.
     """
-    written = Written(out, out.with_suffix(".json"))
     if out.suffix != ".npy":
         raise OptionError(f"the output is {str(out)!r}; it must end in .npy")
-    for file in (written.vectors, written.index):
-        if file.exists() and not overwrite:
-            raise OptionError(f"{file} already exists; choose another name, or pass --overwrite")
-    partial = out.with_suffix(".npy.partial")
+    written = Written(out, out.with_suffix(".json"))
+    with writing(out):
+        for file in (written.vectors, written.index):
+            if file.exists() and not overwrite:
+                raise OptionError(
+                    f"{file} already exists; choose another name, or pass --overwrite"
+                )
+    with whole_file(out) as rows:
+        _write_rows(
+            rows,
+            written,
+            model.iter_image_embeds(pictures, batch_size=batch_size),
+            pictures,
+            progress,
+        )
+    index = {"model": model.info, "rows": written.rows, "skipped": written.skipped}
+    with writing(written.index):
+        written.index.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def _write_rows(
+    file: BinaryIO,
+    written: Written,
+    batches: Iterator[tuple[list[ImageError | None], NDArray[np.float32]]],
+    pictures: Sequence[str],
+    progress: Callable[[int], None],
+) -> None:
     paths = iter(pictures)
     width = 0
-    try:
-        with partial.open("wb") as stream:
-            for errors, embeds in model.iter_image_embeds(pictures, batch_size=batch_size):
-                for path, error in zip(_take(paths, len(errors)), errors, strict=True):
-                    if error is None:
-                        written.rows.append(path)
-                    else:
-                        written.skipped[path] = str(error)
-                if len(embeds):
-                    if not width:
-                        width = embeds.shape[1]
-                        _write_header(stream, (len(pictures), width))
-                    stream.write(np.ascontiguousarray(embeds, np.float32).tobytes())
-                progress(len(errors))
-            if not written.rows:
-                first = next(iter(written.skipped.values()))
-                raise ImageError(f"none of {len(pictures)} pictures could be read; first: {first}")
-            stream.seek(0)
-            _write_header(stream, (len(written.rows), width))
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    index = {"model": model.info, "rows": written.rows, "skipped": written.skipped}
-    written.index.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return written
+    for errors, embeds in batches:
+        for path, error in zip(_take(paths, len(errors)), errors, strict=True):
+            if error is None:
+                written.rows.append(path)
+            else:
+                written.skipped[path] = str(error)
+        if len(embeds):
+            with writing(written.vectors):
+                if not width:
+                    width = embeds.shape[1]
+                    _write_header(file, (len(pictures), width))
+                file.write(np.ascontiguousarray(embeds, np.float32).tobytes())
+        progress(len(errors))
+    if not written.rows:
+        first = next(iter(written.skipped.values()))
+        raise ImageError(f"none of {len(pictures)} pictures could be read; first: {first}")
+    with writing(written.vectors):
+        file.seek(0)
+        _write_header(file, (len(written.rows), width))
 
 
 def _take(paths: Iterator[str], number: int) -> list[str]:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tokenizers
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..checkpoint import open_checkpoint
 from ..clip import TASK, Reference
+from ..reference import pil_processor_class
 from .batches import PICTURE, Batch, Recipe, corpus, make_batch
 from .evaluate import (
     SEED,
@@ -31,7 +28,7 @@ from .evaluate import (
     format_table,
     pair_accuracy,
 )
-from .loop import Schedule, train
+from .loop import Schedule, train, versions
 from .tokenizer import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
@@ -45,9 +42,9 @@ AMOUNT = 25  # pictures of each pair to evaluate on
 MEAN, STD = (0.6, 0.6, 0.6), (0.25, 0.25, 0.25)
 
 
-def build_processor() -> CLIPImageProcessorPil:
+def build_processor() -> Any:
     """CLIP's own steps: shortest edge, centre crop, rescale, normalise."""
-    return CLIPImageProcessorPil(
+    return pil_processor_class("CLIP")(
         size={"shortest_edge": PICTURE},
         crop_size={"height": PICTURE, "width": PICTURE},
         resample=Image.Resampling.BICUBIC,
@@ -100,6 +97,13 @@ def contrastive_loss(logits: Tensor, own: Tensor, negative: Tensor) -> Tensor:
     return losses[own].mean() / 2
 
 
+def normalised(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+    """Pictures, uint8 [n, side, side, 3], as the model takes them: float32 [n, 3, side, side]."""
+    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    return (scaled - mean) / std
+
+
 class ClipTrainee:
     """A CLIP in training with its tokenizer; `encode_*` serve evaluation in NumPy."""
 
@@ -117,9 +121,7 @@ class ClipTrainee:
 
     def _picture_features(self, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
         """Unit features of uint8 pictures [n, side, side, 3]."""
-        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
-        pooled = self.model.vision_model(pixel_values=(scaled - mean) / std).pooler_output
+        pooled = self.model.vision_model(pixel_values=normalised(pixels)).pooler_output
         return normalize(self.model.visual_projection(pooled), dim=-1)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -199,6 +201,7 @@ def train_family(
         schedule=schedule,
         work=work,
         resume=resume,
+        made_of={"recipe": asdict(recipe)},
     )
     _save(trainee, out)
     record = {
@@ -208,13 +211,7 @@ def train_family(
         "schedule": asdict(schedule),
         "parameters": sum(p.numel() for p in trainee.model.parameters()),
         "accuracy": evaluate_folder(out),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
     }
     (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     return record

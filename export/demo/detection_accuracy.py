@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from vlrt import boxes as geometry
+from vlrt.errors import ExtraMissingError
+from vlrt.results import Detections
 
 from .captions import label
 from .scenes import ALL_PAIRS, HELD_OUT_PAIRS, MAX_OBJECTS, SEEN_PAIRS, Scene, draw_scene
@@ -26,26 +28,26 @@ if TYPE_CHECKING:
     from .evaluate import Table
 
 LABELS = [label(pair) for pair in ALL_PAIRS]
-BEST = 100  # detections a picture that count, of whatever label
+# Detections a picture that a detector gives, of all labels together. pycocotools itself counts as
+# many of each label.
+BEST = 100
 SIZES_WH = ((320, 320), (427, 320), (320, 427))
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a detector finds in one picture, best first, as `vlrt.results.Detections` has it.
+Detect = Callable[[Sequence[Image.Image]], Sequence[Detections]]  # of LABELS, in that order
 
-    boxes: float32 [n, 4], (x0, y0, x1, y1) in pixels; scores: float32 [n]; label_ids: into LABELS.
+
+def check_scorer() -> None:
+    """See that pycocotools is there, before hours are spent on what it is to score.
+
+    Raises:
+        ExtraMissingError: it is not.
     """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    label_ids: NDArray[np.intp]
+    if find_spec("pycocotools") is None:
+        raise ExtraMissingError("scoring a detector", "train", "pycocotools")
 
 
-Detect = Callable[[Sequence[Image.Image]], Sequence[Found]]
-
-
-def held_out_scenes(number: int, seed: int) -> list[Scene]:
+def fresh_scenes(number: int, seed: int) -> list[Scene]:
     """Scenes of one to five objects of all pairs, square, wide and tall, never trained on."""
     rng = np.random.default_rng((seed, 5 << 32))
     return [
@@ -81,7 +83,7 @@ def _truth(scenes: Sequence[Scene]) -> dict[str, Any]:
     }
 
 
-def _results(found: Sequence[Found]) -> NDArray[np.float64]:
+def _results(found: Sequence[Detections]) -> NDArray[np.float64]:
     """Detections as pycocotools takes them: rows of image, x, y, width, height, score, category."""
     rows = [
         np.column_stack(
@@ -97,7 +99,7 @@ def _results(found: Sequence[Found]) -> NDArray[np.float64]:
     return np.concatenate(rows).astype(np.float64)
 
 
-def mean_average_precision(scenes: Sequence[Scene], found: Sequence[Found]) -> Table:
+def mean_average_precision(scenes: Sequence[Scene], found: Sequence[Detections]) -> Table:
     """Score: mAP and mAP50 over the pairs seen in training and over those held out of it.
 
     Raises:
@@ -116,7 +118,7 @@ def mean_average_precision(scenes: Sequence[Scene], found: Sequence[Found]) -> T
         evaluation = COCOeval(truth, truth.loadRes(rows), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    # [IoU threshold 0.5..0.95, recall, category, area, most detections]: all areas, 100 a picture.
+    # [IoU threshold 0.5..0.95, recall, category, area, most detections]: all areas, the most.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     if (precision < 0).any():
         missing = [LABELS[i] for i in np.flatnonzero((precision < 0).any(axis=(0, 1)))]
@@ -129,6 +131,11 @@ def mean_average_precision(scenes: Sequence[Scene], found: Sequence[Found]) -> T
 
 
 def accuracy(detect: Detect, *, scenes: int, seed: int) -> Table:
-    """Draw scenes, detect in all of them, and score."""
-    drawn = held_out_scenes(scenes, seed)
+    """Draw scenes, detect in all of them, and score.
+
+    Raises:
+        ExtraMissingError: pycocotools is not installed.
+    """
+    check_scorer()
+    drawn = fresh_scenes(scenes, seed)
     return mean_average_precision(drawn, detect([scene.image for scene in drawn]))

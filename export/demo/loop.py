@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import os
+import platform
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +22,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,12 @@ class Outcome:
     steps: int
     seconds: float
     loss: float
+
+
+def versions() -> dict[str, str]:
+    """What a run ran on, for training.json."""
+    packages = ("torch", "transformers", "tokenizers", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def rate_at(schedule: Schedule, step: int) -> float:
@@ -112,15 +121,34 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def load_state(path: Path, steps: int) -> dict[str, Any]:
-    """Read the checkpoint of a run of `steps` steps."""
+def load_state(path: Path, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the checkpoint of a run.
+
+    Raises:
+        ValueError: it is the checkpoint of another run; the message says what differs.
+    """
     state: dict[str, Any] = torch.load(path, weights_only=True)
-    if state["steps"] != steps:
+    then, now = _flat(state.get("run", {})), _flat(run)
+    differing = [
+        f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
+        for name in {**then, **now}
+        if then.get(name) != now.get(name)
+    ]
+    if differing:
         raise ValueError(
-            f"{path} is of a run of {state['steps']} steps, not {steps}: "
-            "give the same --steps, another --work, or --no-resume"
+            f"{path} is of another run: {', '.join(differing)}; "
+            "give the same options, another --work, or --no-resume"
         )
     return state
+
+
+def _flat(run: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A mapping of mappings as one, with dots in its names."""
+    flat: dict[str, Any] = {}
+    for name, value in run.items():
+        inner = _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else None
+        flat |= {f"{before}{name}": value} if inner is None else inner
+    return flat
 
 
 def _update(
@@ -146,6 +174,7 @@ def train(
     work: Path,
     resume: bool = True,
     slow: Mapping[str, float] | None = None,
+    made_of: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Train a model in place.
 
@@ -154,12 +183,17 @@ def train(
     report: a line about the model's quality, logged every `log_every` steps.
     work: a folder for the checkpoint; a run found there goes on unless `resume` is off.
     slow: as `optimiser_for` takes it.
+    made_of: what else decides how the run goes, ready for JSON; only the same run is resumed.
+
+    Raises:
+        ValueError: the checkpoint in `work` is of another run.
     """
+    run = {**(made_of or {}), "schedule": asdict(schedule), "slow": dict(slow or {})}
     optimiser = optimiser_for(model, schedule, slow)
     checkpoint = work / "checkpoint.pt"
     start, before, recent = 0, 0.0, math.nan
     if resume and checkpoint.exists():
-        state = load_state(checkpoint, schedule.steps)
+        state = load_state(checkpoint, run)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
@@ -188,7 +222,7 @@ def train(
                     "optimiser": optimiser.state_dict(),
                     "rng": torch.get_rng_state(),
                     "step": done,
-                    "steps": schedule.steps,
+                    "run": run,
                     "seconds": seconds,
                     "loss": recent,
                 }

@@ -10,28 +10,27 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tokenizers
 import torch
-import transformers
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import CLIPModel, CLIPTokenizer, OwlViTConfig, OwlViTForObjectDetection
-from transformers.models.owlvit.image_processing_pil_owlvit import OwlViTImageProcessorPil
 
 from vlrt import boxes as geometry
+from vlrt.results import Detections
 
-from .clip import MEAN, STD
-from .detection_accuracy import BEST, LABELS, Detect, Found, accuracy
+from ..checkpoint import open_checkpoint
+from ..reference import pil_processor_class
+from .clip import MEAN, STD, normalised
+from .detection_accuracy import BEST, LABELS, Detect, accuracy, check_scorer
 from .detection_batches import SceneBatch, SceneRecipe, make_scenes, squeezed
 from .evaluate import SEED, Table, format_table
-from .loop import Schedule, train
+from .loop import Schedule, train, versions
 from .matching import Weights, matching_loss
 from .tokenizer import save_tokenizer
 
@@ -66,9 +65,9 @@ STAGES = (
 TEXT = 0.02
 
 
-def build_processor(side: int) -> OwlViTImageProcessorPil:
+def build_processor(side: int) -> Any:
     """OWL-ViT's own steps: squeeze into a square, rescale, normalise."""
-    return OwlViTImageProcessorPil(
+    return pil_processor_class("OwlViT")(
         size={"height": side, "width": side},
         resample=Image.Resampling.BICUBIC,
         do_center_crop=False,
@@ -144,7 +143,7 @@ def grow(model: OwlViTForObjectDetection, side: int) -> OwlViTForObjectDetection
     return grown
 
 
-def best_of(logits: Tensor, boxes: Tensor, size_wh: tuple[int, int]) -> Found:
+def best_of(logits: Tensor, boxes: Tensor, size_wh: tuple[int, int]) -> Detections:
     """The best detections in one picture; a box may carry several labels.
 
     logits: [places, labels]; boxes: [places, 4], (centre x, centre y, width, height) in 0..1.
@@ -153,7 +152,7 @@ def best_of(logits: Tensor, boxes: Tensor, size_wh: tuple[int, int]) -> Found:
     best = np.argsort(-scores, kind="stable")[:BEST]
     places, label_ids = np.divmod(best, logits.shape[1])
     corners = geometry.center_to_corners(boxes.numpy()[places]) * np.array(size_wh * 2, np.float32)
-    return Found(corners, scores[best], label_ids)
+    return Detections(tuple(LABELS), corners, scores[best], label_ids, size_wh[::-1])
 
 
 @dataclass
@@ -173,10 +172,8 @@ class OwlTrainee:
 
     def predict(self, pixels: np.ndarray[Any, np.dtype[np.uint8]], texts: list[str]) -> Any:
         """Logits [n, places, texts] and boxes [n, places, 4] of uint8 pictures, in fp32."""
-        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.model.training):
-            grid = self.model.image_embedder((scaled - mean) / std)[0]
+            grid = self.model.image_embedder(normalised(pixels))[0]
             queries = self._queries(texts)
         features = grid.float().flatten(1, 2)
         boxes = self.model.box_predictor(features, grid)
@@ -190,7 +187,7 @@ class OwlTrainee:
         return matching_loss(logits, boxes, batch.targets, self.weights)
 
     @torch.no_grad()
-    def detect(self, images: Sequence[Image.Image]) -> list[Found]:
+    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
         """The best detections in each picture among all pairs, several labels a box."""
         found = []
         for image in images:
@@ -205,13 +202,14 @@ class OwlTrainee:
 
 def load_detector(folder: Path) -> Detect:
     """A saved OWL-ViT as a detector of all pairs, through its own processor and tokenizer."""
-    model = OwlViTForObjectDetection.from_pretrained(folder).eval()
-    processor = OwlViTImageProcessorPil.from_pretrained(folder)
+    model: Any = OwlViTForObjectDetection.from_pretrained(folder)
+    model.eval()
+    processor = pil_processor_class("OwlViT").from_pretrained(folder)
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     tokens = tokenizer(LABELS, padding=True, return_tensors="pt")
 
     @torch.no_grad()
-    def detect(images: Sequence[Image.Image]) -> list[Found]:
+    def detect(images: Sequence[Image.Image]) -> list[Detections]:
         found = []
         for image in images:
             pixels = processor(images=image, return_tensors="pt")
@@ -230,12 +228,10 @@ def evaluate_folder(folder: Path, amount: int = AMOUNT, seed: int = SEED) -> Tab
 def evaluate_model(model: Any, amount: int = AMOUNT, seed: int = SEED) -> Table:
     """The same of a model that `vlrt.load` returned."""
     labels = model.encode_labels(LABELS)
-
-    def detect(images: Sequence[Image.Image]) -> list[Found]:
-        found = model.detect(list(images), labels, threshold=0.0, multi_label=True, top_k=BEST)
-        return [Found(one.boxes, one.scores, one.label_ids) for one in found]
-
-    return accuracy(detect, scenes=amount, seed=seed)
+    options = {"threshold": 0.0, "multi_label": True, "top_k": BEST}
+    return accuracy(
+        lambda images: model.detect(list(images), labels, **options), scenes=amount, seed=seed
+    )
 
 
 def _save(trainee: OwlTrainee, out: Path) -> None:
@@ -248,7 +244,14 @@ def _save(trainee: OwlTrainee, out: Path) -> None:
 def train_family(
     out: Path, *, clip: Path, steps: int, seed: int, work: Path, resume: bool = True
 ) -> dict[str, Any]:
-    """Fine-tune or go on, save to `out`, and return what training.json says."""
+    """Fine-tune or go on, save to `out`, and return what training.json says.
+
+    Raises:
+        ExtraMissingError: pycocotools is not installed.
+        ValueError: the checkpoint in `work` is of another run.
+    """
+    check_scorer()
+    clip_sha256 = open_checkpoint(str(clip)).weights_sha256
     torch.manual_seed(seed)
     trainee = OwlTrainee(
         build_model(clip, STAGES[0].side), build_tokenizer(clip), Weights(), STAGES[0].side
@@ -257,17 +260,23 @@ def train_family(
     for number, stage in enumerate(STAGES):
         if trainee.side != stage.side:
             trainee.model, trainee.side = grow(trainee.model, stage.side), stage.side
-        folder = work / str(stage.side)
+        folder = work / f"{number}-{stage.side}"
         folder.mkdir(parents=True, exist_ok=True)
+        recipe = SceneRecipe(seed + number, stage.side, stage.pictures)
         outcome = train(
             trainee.model,
-            partial(make_scenes, SceneRecipe(seed + number, stage.side, stage.pictures)),
+            partial(make_scenes, recipe),
             trainee.loss,
             trainee.report,
             schedule=Schedule(steps=round(steps * stage.share), rate=stage.rate),
             work=folder,
             resume=resume,
             slow={"owlvit.text_": TEXT, "owlvit.": stage.vision},
+            made_of={
+                "recipe": asdict(recipe),
+                "weights": asdict(trainee.weights),
+                "clip_sha256": clip_sha256,
+            },
         )
         outcomes.append({**asdict(stage), **asdict(outcome)})
     _save(trainee, out)
@@ -281,13 +290,7 @@ def train_family(
         "weights": asdict(trainee.weights),
         "parameters": sum(p.numel() for p in trainee.model.parameters()),
         "accuracy": evaluate_folder(out),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
     }
     (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     return record

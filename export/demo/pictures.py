@@ -14,7 +14,7 @@ from .scenes import ALL_PAIRS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, draw_scene
 
 _SEED = 20
 _SIDE = 320
-_SCENES_WH = ((480, 360), (360, 360), (360, 480), (480, 360))
+_SCENES_WH = ((480, 360), (480, 480), (360, 480), (480, 360))
 _QUALITY = 92
 
 

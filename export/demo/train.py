@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vlrt.errors import ExportError, ExtraMissingError, UnknownFamilyError
+
 from ..checkpoint import open_checkpoint
 from . import clip, owlvit
 from .evaluate import SEED, format_table
@@ -20,6 +22,20 @@ if TYPE_CHECKING:
 
 
 FAMILIES: dict[str, ModuleType] = {"clip": clip, "owlvit": owlvit}
+
+
+def family_of(folder: Path) -> ModuleType:
+    """The module of the family that a trained model is of.
+
+    Raises:
+        ExportError, UnknownFamilyError: the folder holds no model, or one of another family.
+    """
+    model_type = open_checkpoint(str(folder)).model_type
+    if model_type not in FAMILIES:
+        raise UnknownFamilyError(
+            f"{folder} holds a model of type {model_type!r}; valid: {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[model_type]
 
 
 def _positive(text: str) -> int:
@@ -69,30 +85,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if options.family == "evaluate":
-        if not (options.model / "config.json").is_file():
-            print(f"error: {options.model} holds no trained model", file=sys.stderr)
-            return 1
-        family = FAMILIES[open_checkpoint(str(options.model)).model_type]
-        print(format_table(family.evaluate_folder(options.model, seed=options.seed)))
-        return 0
-    torch.set_num_threads(options.threads)
-    work = options.work or options.out.with_name(options.out.name + ".work")
     try:
-        record = FAMILIES[options.family].train_family(
-            options.out,
-            steps=options.steps,
-            seed=options.seed,
-            work=work,
-            resume=options.resume,
-            **({"clip": options.clip} if "clip" in options else {}),
-        )
-    except ValueError as error:
+        if options.family == "evaluate":
+            if not (options.model / "config.json").is_file():
+                raise ExportError(f"{options.model} holds no trained model")
+            family = family_of(options.model)
+            print(format_table(family.evaluate_folder(options.model, seed=options.seed)))
+        else:
+            _train(options)
+    except (ValueError, ExtraMissingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    work = options.work or options.out.with_name(options.out.name + ".work")
+    record = FAMILIES[options.family].train_family(
+        options.out,
+        steps=options.steps,
+        seed=options.seed,
+        work=work,
+        resume=options.resume,
+        **({"clip": options.clip} if "clip" in options else {}),
+    )
     print(f"{record['steps']} steps in {record['seconds']:.0f} s; saved to {options.out}")
     print(format_table(record["accuracy"]))
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("onnx")
 
-from vlrt_export import clip, pipeline  # noqa: E402
+from vlrt_export import clip, pipeline, reference  # noqa: E402
 from vlrt_export.checkpoint import Checkpoint  # noqa: E402
 from vlrt_export.precision import Recipe  # noqa: E402
 
@@ -115,7 +115,7 @@ def case(request, data, tmp_path_factory):
     photos = sorted((data / "photos").iterdir())[:photographs]
     sources = [make() for make in PICTURES.values()] + [path.read_bytes() for path in photos]
     upright = [ImageOps.exif_transpose(Image.open(io.BytesIO(source))) for source in sources]
-    processor = transformers.CLIPImageProcessorPil.from_pretrained(root)
+    processor = reference.pil_processor_class("CLIP").from_pretrained(root)
     pixels = processor(images=upright, return_tensors="pt")["pixel_values"]
     tokenizer = transformers.CLIPTokenizer.from_pretrained(root)
     encoding = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")

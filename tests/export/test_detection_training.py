@@ -1,6 +1,9 @@
 """Drawn scenes with boxes, the matching loss and COCO's score, for the demo OWL-ViT."""
 
 import itertools
+import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +13,18 @@ pytest.importorskip("torch", reason="the matching loss is computed by torch")
 pytest.importorskip("pycocotools", reason="COCO's score is computed by pycocotools")
 
 import torch
+from checkpoints import write_json
 from PIL import Image
+from without import run_without
 
 from vlrt import boxes as geometry
-from vlrt_export.demo import owlvit
+from vlrt.results import Detections
+from vlrt_export.demo import owlvit, train
+from vlrt_export.demo.captions import label
 from vlrt_export.demo.detection_accuracy import (
     LABELS,
-    Found,
     accuracy,
-    held_out_scenes,
+    fresh_scenes,
     mean_average_precision,
 )
 from vlrt_export.demo.detection_batches import (
@@ -28,6 +34,7 @@ from vlrt_export.demo.detection_batches import (
     make_scenes,
     relative_boxes,
 )
+from vlrt_export.demo.loop import Schedule
 from vlrt_export.demo.matching import Weights, assign, matching_loss
 from vlrt_export.demo.scenes import HELD_OUT_PAIRS, draw_scene
 
@@ -149,15 +156,17 @@ def test_what_is_open_to_a_held_out_pair_is_not_counted():
 
 @pytest.fixture(scope="module")
 def scenes():
-    return held_out_scenes(260, seed=11)
+    return fresh_scenes(260, seed=11)
+
+
+def found(boxes, scores, label_ids):
+    return Detections(tuple(LABELS), boxes, scores, label_ids, (320, 320))
 
 
 def truth_of(scene):
     boxes = np.array([thing.box for thing in scene.objects], np.float32)
-    ids = np.array(
-        [LABELS.index(f"{'an' if t.colour == 'orange' else 'a'} {t.label}") for t in scene.objects]
-    )
-    return Found(boxes, np.linspace(0.9, 0.5, len(boxes), dtype=np.float32), ids)
+    ids = np.array([LABELS.index(label((t.colour, t.shape))) for t in scene.objects])
+    return found(boxes, np.linspace(0.9, 0.5, len(boxes), dtype=np.float32), ids)
 
 
 def test_finding_everything_scores_one(scenes):
@@ -169,17 +178,16 @@ def test_finding_everything_scores_one(scenes):
 def test_boxes_that_are_a_little_off_lose_the_strict_score_alone(scenes):
     moved = [truth_of(scene) for scene in scenes]
     moved = [
-        Found(one.boxes + 0.12 * np.ptp(one.boxes.reshape(-1, 2, 2), axis=1).mean(), one.scores,
-              one.label_ids)
+        replace(one, boxes=one.boxes + 0.12 * np.ptp(one.boxes.reshape(-1, 2, 2), axis=1).mean())
         for one in moved
-    ]  # fmt: skip
+    ]
     table = mean_average_precision(scenes, moved)
     assert table["seen"]["mAP50"] > 0.8
     assert table["seen"]["mAP"] < 0.6
 
 
 def test_finding_nothing_and_missing_pairs_are_refused(scenes):
-    nothing = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.intp))
+    nothing = found(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.intp))
     with pytest.raises(ValueError, match="nothing was found"):
         mean_average_precision(scenes, [nothing] * len(scenes))
     with pytest.raises(ValueError, match="no scene shows"):
@@ -207,16 +215,47 @@ def test_a_fresh_model_is_silent_and_puts_each_box_on_its_patch(trainee):
     assert torch.allclose(boxes[..., 2:], torch.tensor(1 / 12), atol=1e-3)
 
 
-def test_the_towers_are_clips(trainee):
-    """At CLIP's own picture size nothing is interpolated, and the text tower always is CLIP's."""
+@pytest.fixture(scope="module")
+def clip():
     from transformers import CLIPModel
 
-    clip = CLIPModel.from_pretrained(CLIP)
+    return CLIPModel.from_pretrained(CLIP).eval()
+
+
+def test_the_text_tower_is_clips(trainee, clip):
     tokens = trainee.tokenizer(["a red circle", "a ring"], padding=True, return_tensors="pt")
     with torch.no_grad():
         theirs = clip.text_projection(clip.text_model(**tokens).pooler_output)
         ours = trainee._queries(["a red circle", "a ring"])
     assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_vision_tower_is_clips_at_clips_own_picture_size(clip):
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = owlvit.build_model(CLIP, 64).eval()
+    with torch.no_grad():
+        grid = model.image_embedder(pixel_values=pixels)[0]
+        tower = clip.vision_model
+        tokens = tower.post_layernorm(tower(pixel_values=pixels).last_hidden_state)
+        expected = model.layer_norm(tokens[:, 1:] * tokens[:, :1])
+    assert torch.allclose(grid.flatten(1, 2), expected, atol=1e-4)
+
+
+def test_a_grown_table_of_positions_keeps_its_directions_and_its_token():
+    """What grows along x still does, evenly, and not along y; near the borders it levels off."""
+    x, y = np.meshgrid(np.arange(8.0), np.arange(8.0))
+    flat = np.stack([x, 3 * y], axis=-1).reshape(64, 2)
+    table = torch.from_numpy(np.concatenate([[[-5.0, 7.0]], flat]))
+    for side in (12, 16):
+        grown = owlvit._grown(table, side).numpy()
+        assert grown[0].tolist() == [-5, 7]
+        inside = grown[1:].reshape(side, side, 2)[3:-3, 3:-3]
+        expected = (np.arange(3, side - 3) + 0.5) * 8 / side - 0.5
+        # The kernel itself bends a line by a few hundredths of a step.
+        assert np.abs(inside[..., 0] - expected).max() < 0.05
+        assert np.abs(inside[..., 1] / 3 - expected[:, None]).max() < 0.05
+        assert np.ptp(inside[..., 0], axis=0).max() < 1e-9
+        assert np.ptp(inside[..., 1], axis=1).max() < 1e-9
 
 
 def test_growing_to_the_same_side_changes_nothing(trainee):
@@ -236,18 +275,112 @@ def test_growing_to_the_same_side_changes_nothing(trainee):
     assert logits.shape == (1, 256, 1)
 
 
-def test_two_steps_of_training_leave_a_model_that_transformers_loads(tmp_path, monkeypatch):
+@pytest.fixture
+def short(tmp_path, monkeypatch):
+    """Training in two short stages that saves after every step."""
     monkeypatch.setattr(
-        owlvit, "STAGES", (owlvit.Stage(32, 2, 0.5, 1e-4, 1.0), owlvit.Stage(40, 2, 0.5, 1e-4, 1.0))
+        owlvit, "STAGES", (owlvit.Stage(32, 2, 0.5, 1e-3, 1.0), owlvit.Stage(40, 2, 0.5, 1e-3, 1.0))
     )
+    monkeypatch.setattr(owlvit, "Schedule", partial(Schedule, save_every=1, warm_up=1))
     monkeypatch.setattr(owlvit, "evaluate_folder", lambda folder: {})
     monkeypatch.setattr(owlvit.OwlTrainee, "report", lambda self: "")
-    record = owlvit.train_family(
-        tmp_path / "out", clip=CLIP, steps=2, seed=0, work=tmp_path / "work"
-    )
+    return lambda name, **options: owlvit.train_family(
+        tmp_path / name, **{"clip": CLIP, "steps": 4, "seed": 0} | options,
+        work=tmp_path / f"{name}.work",
+    )  # fmt: skip
+
+
+def weights_in(folder):
+    return owlvit.OwlViTForObjectDetection.from_pretrained(folder).state_dict()
+
+
+def test_a_run_that_is_interrupted_in_its_second_stage_goes_on(tmp_path, monkeypatch, short):
+    short("whole")
+    seen, loss = [], owlvit.OwlTrainee.loss
+
+    def interrupted(self, batch):
+        seen.append(self.side)
+        if seen == [32, 32, 40, 40]:
+            raise RuntimeError("the plug is pulled")
+        return loss(self, batch)
+
+    monkeypatch.setattr(owlvit.OwlTrainee, "loss", interrupted)
+    with pytest.raises(RuntimeError, match="plug"):
+        short("torn")
+    record = short("torn")
+    assert seen == [32, 32, 40, 40, 40]
+    assert [stage["steps"] for stage in record["stages"]] == [2, 2]
+    whole, torn = weights_in(tmp_path / "whole"), weights_in(tmp_path / "torn")
+    fresh = owlvit.build_model(CLIP, 40).state_dict()
+    moved = [name for name in fresh if not torch.allclose(whole[name], fresh[name], atol=1e-6)]
+    assert len(moved) > 100
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, torn[name], atol=1e-6), name
+
+
+def other_clip(root):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(CLIP, root)
+    weights = load_file(root / "model.safetensors")
+    weights["logit_scale"] += 1
+    save_file(weights, root / "model.safetensors", metadata={"format": "pt"})
+    return root
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, short):
+    short("out")
+    other = other_clip(tmp_path / "other")
+    for options, says in [
+        ({"seed": 1}, r"0-32.*is of another run: recipe\.seed was 0 and is 1; give the same"),
+        ({"steps": 6}, r"schedule\.steps was 2 and is 3"),
+        ({"clip": other}, r"clip_sha256 was '\w{64}' and is '\w{64}'"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            short("out", **options)
+    first, second = owlvit.STAGES
+    for changes, says in [
+        ({"pictures": 3}, r"1-40.*recipe\.pictures was 2 and is 3"),
+        ({"rate": 2e-3}, r"schedule\.rate was 0\.001 and is 0\.002"),
+        ({"vision": 0.5}, r"slow\.owlvit\. was 1\.0 and is 0\.5"),
+    ]:
+        monkeypatch.setattr(owlvit, "STAGES", (first, replace(second, **changes)))
+        with pytest.raises(ValueError, match=says):
+            short("out")
+
+
+def test_two_stages_of_training_leave_a_model_that_transformers_loads(tmp_path, short):
+    record = short("out", steps=2)
     assert [stage["side"] for stage in record["stages"]] == [32, 40]
     detect = owlvit.load_detector(tmp_path / "out")
-    found = detect([Image.new("RGB", (60, 30))])[0]
-    assert found.boxes.shape == (100, 4)
+    one = detect([Image.new("RGB", (60, 30))])[0]
+    assert (one.boxes.shape, one.size_hw) == ((100, 4), (30, 60))
     with pytest.raises(ValueError, match="no scene shows"):
-        accuracy(lambda images: [found] * len(images), scenes=3, seed=0)
+        accuracy(lambda images: [one] * len(images), scenes=3, seed=0)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_without_what_scores_training_is_refused_before_it_starts(tmp_path):
+    script = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from vlrt_export.demo.train import main; sys.exit(main(sys.argv[1:]))"
+    )
+    out = tmp_path / "out"
+    done = run_without(("pycocotools",), script, "owlvit", "--clip", CLIP, "-o", out)
+    assert done.returncode == 1
+    assert 'pip install "vlrt[train]"' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [(None, "holds no trained model"), ("gpt2", "'gpt2'; valid: clip, owlvit")],
+)
+def test_what_cannot_be_evaluated_is_refused(tmp_path, capsys, config, says):
+    if config:
+        write_json(tmp_path / "config.json", {"model_type": config})
+    assert train.main(["evaluate", str(tmp_path)]) == 1
+    assert says in capsys.readouterr().err

@@ -82,6 +82,7 @@ def test_the_manifest_says_what_was_measured_of_every_output(proved, root):
         assert quality["compared"] > quality["pictures"] == 8
         assert quality["mean_iou"] > 0.9
         assert 0 < quality["largest_score_error"] < 0.05
+        assert quality.get("example_agreement") == (1 if family == "owlv2" else None)
 
 
 @pytest.mark.torch
@@ -101,12 +102,18 @@ def test_info_tells_it_in_words(proved, capsys):
 @pytest.mark.torch
 def test_every_precision_detects(proved):
     found = {
-        precision: vlrt.load(proved, precision=precision, device="cpu").encode_image(PICTURES)
+        precision: vlrt.load(proved, precision=precision, device="cpu").detect(
+            PICTURES, TEXTS, threshold=0
+        )
         for precision in ("fp32", "fp16", "int8")
     }
     for precision in ("fp16", "int8"):
         for exact, close in zip(found["fp32"], found[precision], strict=True):
-            assert 0 < np.abs(exact.pred_boxes - close.pred_boxes).max() < 0.02
+            distance = np.abs(exact.boxes[:, None] - close.boxes[None]).max(axis=-1)
+            match = distance.argmin(axis=1)
+            assert sorted(match) == list(range(16))
+            assert 0 < distance.min(axis=1).max() < 0.03 * 50
+            assert 0 < np.abs(exact.scores - close.scores[match]).max() < 0.05
 
 
 def initializers(root, precision, component="vision_model"):
@@ -137,6 +144,7 @@ def test_the_axes_of_pictures_and_texts_are_free(root):
             assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
+@pytest.mark.torch
 def test_the_settings_of_the_hubs_oldest_form_are_read(data, tmp_path):
     """Integer sizes, a feature extractor's name, and a vocabulary without tokenizer.json."""
     pytest.importorskip("transformers")
@@ -214,6 +222,24 @@ def test_errors_of_scores_and_overlaps_are_told():
     counted = owlvit.quality(found, EXPECTED, {})
     assert counted["largest_score_error"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.5, abs=1e-5)
     assert counted["mean_iou"] == pytest.approx((1 + 0.3 / 0.5) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objectness", "share"),
+    [
+        ([[0, 3, 1], [2, 0, 0]], 1.0),
+        ([[0, 1, 0.9], [2, 2.1, 0]], 1.0),  # the second picture's tie falls the other way
+        ([[3, 0, 0], [9, 0, 0]], 0.5),
+        ([[0, 0, 9], [0, 0, 9]], 0.0),
+    ],
+)
+def test_the_place_that_stands_for_an_example_is_counted(objectness, share):
+    twice = outputs([[CLEAR, TIE, CLEAR]] * 2, [[BOX] * 3] * 2)
+    assert "example_agreement" not in owlvit.quality(twice, twice, {})
+    theirs = twice | {"objectness_logits": np.array([[0, 3, 1], [2, 1.6, 0]], np.float32)}
+    ours = twice | {"objectness_logits": np.array(objectness, np.float32)}
+    counted = owlvit.quality(ours, theirs, {})
+    assert (counted["example_agreement"], counted["agreement"]) == (share, 1.0)
 
 
 def test_where_nothing_is_found_the_best_places_count():
@@ -336,7 +362,7 @@ def test_a_bundle_of_one_graph_finds_the_same_objects(one_graph, proved, capsys)
     assert foreign.info["note"] in printed
 
 
-def test_a_config_without_a_runtime_family_is_not_written(unproved, tmp_path, root):
+def test_an_unknown_activation_of_a_tower_is_refused(unproved, tmp_path, root):
     odd = shutil.copytree(root, tmp_path / "odd")
     config = read_json(odd / "config.json")
     config["vision_config"]["hidden_act"] = "relu"

@@ -134,6 +134,8 @@ def test_templates_beside_encoded_labels_are_refused(tiny):
         ([], LabelError, "no labels"),
         ((), LabelError, "no labels"),
         ("a cat,a dog", LabelError, "not one string"),
+        (None, LabelError, "not None"),
+        (7, LabelError, "not 7"),
         (["a cat", ""], LabelError, "label 1 is empty"),
         ([" \n"], LabelError, "label 0 is empty"),
         (["a cat", 7], LabelError, "label 1 is a int"),
@@ -296,10 +298,63 @@ def test_one_picture_where_a_list_belongs_is_refused(tiny, one):
         tiny.encode_images(one)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("one", ["photo.jpg", encoded(picture()), picture(), None])
+def test_one_picture_where_a_stream_belongs_is_refused_at_once(tiny, one):
+    with pytest.raises(OptionError, match="iter_image_embeds takes several pictures"):
+        tiny.iter_image_embeds(one)
+    with pytest.raises(OptionError, match=r"iter_classify takes several .* wrap one as \["):
+        tiny.iter_classify(one, LABELS)
+
+
+def test_a_stream_is_classified_in_order_and_goes_on_after_a_bad_picture(tiny):
+    sources = [PICTURES[0], b"bad", "no/such.jpg", b"worse", PICTURES[1], PICTURES[2]]
+    found = list(tiny.iter_classify(iter(sources), LABELS, batch_size=2))
+    assert [source for source, _ in found] == sources
+    assert [isinstance(result, ImageError) for _, result in found] == [0, 1, 1, 1, 0, 0]
+    for place, image in [(0, 0), (4, 1), (5, 2)]:
+        expected = tiny.classify(PICTURES[image], LABELS)
+        assert np.abs(found[place][1].scores - expected.scores).max() <= BATCHING_ABS["fp32"]
+    assert list(tiny.iter_classify([], LABELS)) == []
+    with pytest.raises(LabelError, match="no labels"):
+        tiny.iter_classify(sources, [])
+
+
+def test_a_stream_runs_in_batches_of_the_size_asked_for(fake):
+    model, sessions = fake(logit_scale=5.0)
+    list(model.iter_classify(PICTURES, LABELS, batch_size=3))
+    sizes = [asked["pixel_values"][0] for asked in sessions["vision_model"].asked]
+    assert sizes == [3, 3, 1]
+
+
+def test_every_label_may_have_its_own_templates(fake):
+    model, _ = fake(logit_scale=5.0)
+    own = {label: TEMPLATES[: 1 + n % 3] for n, label in enumerate(reversed(LABELS))}
+    found = model.encode_labels(LABELS, templates=own, truncate=True)
+    for position, label in enumerate(LABELS):
+        (alone,) = model.encode_labels([label], templates=own[label], truncate=True).embeds
+        assert np.array_equal(found.embeds[position], alone)
+    with pytest.raises(OptionError, match=r"templates has \['a cow'\], not among the labels"):
+        model.classify(PICTURES[0], LABELS, templates={**own, "a cow": ["{}"]})
+
+
+def test_an_unknown_value_is_refused(fake):
+    with pytest.raises(OptionError, match=r"logit_scale; given: \['logit_bias'\]"):
+        fake(logit_bias=1.0)
+
+
+@pytest.mark.parametrize("tower", ["vision_model", "text_model"])
+def test_a_graph_that_gives_something_else_is_named(fake, tower):
+    model, sessions = fake(logit_scale=5.0)
+    sessions[tower].output = "last_hidden_state"
+    says = rf"the {tower} of .* lacks .*_embeds; .*it gives: last_hidden_state"
+    with pytest.raises(BundleError, match=says):
+        model.classify(PICTURES[0], LABELS)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, "4", 2.5, None])
 def test_a_batch_size_below_one_is_refused(tiny, batch_size):
     for encode in (tiny.encode_images, lambda p, **kw: tiny.classify(p, LABELS, **kw)):
-        with pytest.raises(OptionError, match=f"batch_size is {batch_size}"):
+        with pytest.raises(OptionError, match=f"batch_size is {batch_size!r}"):
             encode(PICTURES, batch_size=batch_size)
 
 

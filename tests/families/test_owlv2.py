@@ -60,7 +60,7 @@ def test_a_box_that_no_place_touches_shows_nothing(owl):
     nowhere = np.full_like(image.pred_boxes, 0.9)
     nowhere[:, 2:] = 0.01
     away = EncodedImage(**{**vars(image), "pred_boxes": nowhere})
-    with pytest.raises(ImageError, match=r"nothing was found in .* 'example 1' at \[0, 0, 3, 3\]"):
+    with pytest.raises(ImageError, match=r"nothing was found in .* 'example 0' at \[0, 0, 3, 3\]"):
         owl.model.encode_examples(away, boxes=[(0, 0, 3, 3)])
 
 
@@ -101,7 +101,13 @@ def test_the_place_of_an_example_is_that_of_transformers(owl):
     for n in range(6):
         pred_boxes = expected[2][n].numpy()
         image = EncodedImage(
-            embeds[n], zeros, zeros, pred_boxes, objectness[n], (9, 9), owl.model._fingerprint
+            embeds[n],
+            zeros,
+            zeros,
+            pred_boxes,
+            objectness[n],
+            (9, 9),
+            owl.model._graphs.fingerprint,
         )
         place = owl.model._example_place(image, None)
         assert place == int(expected[1][n])

@@ -247,6 +247,48 @@ def test_templates_are_averaged_and_refused_beside_encoded_labels(model):
         model.detect(PICTURES[0], labels, templates=templates)
 
 
+def test_labels_names_and_boxes_may_come_from_generators(model):
+    same(
+        model.detect(PICTURES[0], (name for name in LABELS), templates=(t for t in ("a {}", "{}"))),
+        model.detect(PICTURES[0], LABELS, templates=["a {}", "{}"]),
+    )
+    box = (2, 3, 40, 30)
+    given = model.encode_examples(
+        PICTURES[:2], names=(n for n in "ab"), boxes=(b for b in (box, None))
+    )
+    expected = model.encode_examples(PICTURES[:2], names=["a", "b"], boxes=[box, None])
+    assert given.labels == ("a", "b")
+    assert np.array_equal(given.embeds, expected.embeds)
+
+
+def test_every_label_may_have_its_own_templates(model):
+    own = {"the red dog": ["my {}"], "a cat": ["{}", "a photo of {}"], "blue square": ["{}"]}
+    labels = model.encode_labels(LABELS, templates=own)
+    for position, name in enumerate(LABELS):
+        (alone,) = model.encode_labels([name], templates=own[name]).embeds
+        assert np.abs(labels.embeds[position] - alone).max() <= MATHS_ABS
+    same(model.detect(PICTURES[0], LABELS, templates=own), model.detect(PICTURES[0], labels))
+    with pytest.raises(OptionError, match=r"templates has no entry for \['the red dog'"):
+        model.detect(PICTURES[0], LABELS, templates={"a cat": ["{}"]})
+
+
+def test_a_kept_picture_does_not_keep_its_batch(model):
+    for image in model.encode_image(PICTURES, batch_size=5):
+        arrays = [value for value in vars(image).values() if isinstance(value, np.ndarray)]
+        assert len(arrays) == 5
+        assert all(array.base is None for array in arrays)
+
+
+def test_labels_of_which_the_graph_makes_no_numbers_are_refused(tmp_path):
+    graphs = towers()
+    graphs["text_model"].function = lambda **inputs: {
+        name: array * np.nan for name, array in read(**inputs).items()
+    }
+    model = make(tmp_path, "owlvit", graphs).model
+    with pytest.raises(InferenceError, match="the labels: the graph gives text_embeds with NaN"):
+        model.detect(PICTURES[0], LABELS)
+
+
 # --- streams --------------------------------------------------------------------------------------
 
 
@@ -282,13 +324,14 @@ def test_a_stream_is_taken_two_batches_ahead_and_checked_before(model, search):
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_a_bad_picture_is_named_with_its_position(model, batch_size):
     sources = [*PICTURES[:3], "no/such.jpg", PICTURES[4]]
-    for search in (
-        lambda: model.detect(sources, LABELS, batch_size=batch_size),
-        lambda: model.encode_image(sources, batch_size=batch_size),
-        lambda: model.detect_like(sources, PICTURES[0], batch_size=batch_size),
-        lambda: model.encode_examples(sources),
+    for what, search in (
+        ("picture", lambda: model.detect(sources, LABELS, batch_size=batch_size)),
+        ("picture", lambda: model.encode_image(sources, batch_size=batch_size)),
+        ("picture", lambda: model.detect_like(sources, PICTURES[0], batch_size=batch_size)),
+        ("example", lambda: model.encode_examples(sources)),
+        ("example", lambda: model.detect_like(PICTURES[0], sources)),
     ):
-        with pytest.raises(ImageError, match=r"picture 3: .*no/such\.jpg"):
+        with pytest.raises(ImageError, match=rf"^{what} 3: .*no/such\.jpg"):
             search()
     with pytest.raises(ImageError, match=r"^cannot read 'no/such\.jpg'"):
         model.detect("no/such.jpg", LABELS)
@@ -303,6 +346,8 @@ def test_a_bad_picture_is_named_with_its_position(model, batch_size):
         ([], LabelError, "no labels"),
         ((), LabelError, "no labels"),
         ("a cat,a dog", LabelError, "not one string"),
+        (None, LabelError, "not None"),
+        (7, LabelError, "not 7"),
         (["a cat", ""], LabelError, "label 1 is empty"),
         ([" \n"], LabelError, "label 0 is empty"),
         (["a cat", 7], LabelError, "label 1 is a int"),
@@ -336,20 +381,90 @@ def test_a_label_too_long_is_cut_when_asked(owl, foreign):
     [
         *(({"threshold": bad}, "threshold is") for bad in (-0.1, 1.1, math.nan, "high", None)),
         *(({"iou_threshold": bad}, "iou_threshold is") for bad in (-0.1, 1.1, math.nan, "high")),
-        ({"threshold": {"a cat": 0.5}}, "no number for"),
+        ({"threshold": {"a cat": 0.5}}, "no entry for"),
         ({"threshold": [0.5]}, "1 numbers for 3 labels"),
         ({"top_k": 0}, "top_k is 0"),
         ({"soft_nms": 0}, "soft_nms is 0"),
         ({"soft_nms": 0.5, "iou_threshold": 0.5}, "give one of them"),
         ({"class_agnostic": True}, "no effect"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": -1}, "batch_size is -1"),
+        ({"batch_size": "4"}, "batch_size is .4."),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
     ],
     ids=str,
 )
-def test_a_bad_option_is_named(model, options, says):
-    with pytest.raises(OptionError, match=says):
-        model.detect(PICTURES[0], LABELS, **options)
+def test_a_bad_option_is_named(model, foreign, options, says):
+    for owl in (model, foreign.model):
+        with pytest.raises(OptionError, match=says):
+            owl.detect(PICTURES[0], LABELS, **options)
+
+
+@pytest.mark.parametrize("one", ["a.jpg", b"bytes", PICTURES[0], np.zeros((9, 9, 3), np.uint8)])
+def test_one_picture_where_a_stream_belongs_is_refused_at_once(model, one):
+    with pytest.raises(OptionError, match=r"iter_detect takes several pictures; wrap one as \["):
+        model.iter_detect(one, LABELS)
+    with pytest.raises(OptionError, match="iter_detect_like takes several pictures"):
+        model.iter_detect_like(one, PICTURES[0])
+
+
+def test_one_encoded_picture_is_no_stream_either(model):
+    with pytest.raises(OptionError, match="wrap one as"):
+        model.iter_detect(model.encode_image(PICTURES[0]), LABELS)
+
+
+@pytest.mark.parametrize("missing", ["image_class_embeds", "logit_shift", "pred_boxes"])
+def test_a_graph_without_an_output_is_named(tmp_path, missing):
+    def seen(pixel_values):
+        return {("other" if name == missing else name): array
+                for name, array in see(pixel_values).items()}  # fmt: skip
+
+    model = make(tmp_path, "owlvit", towers(seen=seen)).model
+    says = rf"the vision_model of .*owlvit lacks {missing}; needed: .*; it gives: .*other \[1, 16"
+    with pytest.raises(BundleError, match=says):
+        model.detect(PICTURES[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("output", "cut"),
+    [("pred_boxes", np.s_[..., :3]), ("logit_scale", np.s_[:, :5]),
+     ("logit_shift", np.s_[..., None]), ("image_class_embeds", np.s_[0]),
+     ("objectness_logits", np.s_[:, :5])],
+)  # fmt: skip
+def test_a_graph_of_other_shapes_is_named(tmp_path, output, cut):
+    def seen(pixel_values):
+        outputs = see(pixel_values)
+        return outputs | {output: outputs[output][cut]}
+
+    model = make(tmp_path, "owlvit", towers(seen=seen)).model
+    with pytest.raises(BundleError, match=rf"gives other shapes .*it gives: .*{output}"):
+        model.encode_image(PICTURES)
+
+
+def test_embeddings_of_two_lengths_are_named(tmp_path):
+    def seen(pixel_values):
+        outputs = see(pixel_values)
+        return outputs | {"image_class_embeds": outputs["image_class_embeds"][..., :4]}
+
+    model = make(tmp_path, "owlvit", towers(seen=seen)).model
+    with pytest.raises(BundleError, match="of pictures have 4 numbers, those of labels 5"):
+        model.detect(PICTURES[0], LABELS)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [{}, {"logits": (1, PLACES, 3)}, {"pred_boxes": (1, PLACES, 4)},
+     {"logits": (1, PLACES, 2), "pred_boxes": (1, PLACES, 4)},
+     {"logits": (PLACES, 3), "pred_boxes": (PLACES, 4)}],
+    ids=str,
+)  # fmt: skip
+def test_a_foreign_graph_that_is_no_detector_is_named(tmp_path, outputs):
+    def other(**_):
+        return {name: np.zeros(shape) for name, shape in outputs.items()}
+
+    foreign = make(tmp_path, "owlvit", one_graph(other))
+    says = r"the graph of .*owlvit .*needed: logits \[B, P, N\], pred_boxes \[B, P, 4\]"
+    with pytest.raises(BundleError, match=says):
+        foreign.model.detect(PICTURES[0], LABELS)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +548,7 @@ def test_an_example_finds_itself(model):
     assert found.scores[0] == pytest.approx(scores.max(), abs=1e-5)
     assert (np.diff(found.scores) <= 0).all()
     assert (np.diff(found.alphas) <= 0).all()
-    assert found.labels == ("example 1",)
+    assert found.labels == ("example 0",)
     assert set(found.label_ids) == {0}
 
 
@@ -465,7 +580,7 @@ def test_each_object_is_like_one_of_several_examples(model):
         assert int(np.argmax(scores)) == n
     assert (together.scores >= np.float32(0.2)).all()
     same(model.detect_like(PICTURES[0], PICTURES[1:4], **options),
-         dataclasses.replace(together, labels=("example 1", "example 2", "example 3")))  # fmt: skip
+         dataclasses.replace(together, labels=("example 0", "example 1", "example 2")))  # fmt: skip
 
 
 def test_lists_of_pictures_and_top_k_by_example(model):
@@ -484,7 +599,7 @@ def test_names_come_from_files(model, tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(encoded(PICTURES[0]))
     labels = model.encode_examples([str(files[0]), PICTURES[0], files[1]])
-    assert labels.labels == ("red mug", "example 2", "cup.tar")
+    assert labels.labels == ("red mug", "example 1", "cup.tar")
     assert np.abs(np.linalg.norm(labels.embeds, axis=1) - 1).max() <= MATHS_ABS
 
 
@@ -507,12 +622,14 @@ def test_a_box_says_where_in_its_picture_the_example_is(model):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"names": []}, LabelError, "list of 2"),
-        ({"names": ["a"]}, LabelError, "list of 2"),
-        ({"names": "ab"}, LabelError, "list of 2"),
+        ({"names": []}, LabelError, "0 names were given for 2 examples"),
+        ({"names": ["a"]}, LabelError, "1 names were given for 2 examples"),
+        ({"names": 7}, LabelError, "not 7"),
+        ({"names": "ab"}, LabelError, "not .ab."),
         ({"names": ["a", ""]}, LabelError, "is empty"),
         ({"names": ["a", 7]}, LabelError, "is a int"),
         ({"boxes": []}, OptionError, "0 boxes were given for 2 examples"),
+        ({"boxes": 7}, OptionError, "not 7"),
         ({"boxes": [(0, 0, 1, 1)]}, OptionError, "1 boxes were given for 2 examples"),
         ({"boxes": [None, (5, 5, 5, 9)]}, OptionError, r"box is \(5, 5, 5, 9\)"),
         ({"boxes": [(999, 0, 1000, 9), None]}, OptionError, "61x37"),
@@ -531,7 +648,7 @@ def test_an_example_with_nothing_in_it_is_refused(model):
     nothing = dataclasses.replace(image, pred_boxes=flat)
     for search in (model.encode_examples, lambda e: model.detect_like(PICTURES[1], e)):
         with pytest.raises(
-            ImageError, match="nothing was found in the example picture 'example 1'"
+            ImageError, match="nothing was found in the example picture 'example 0'"
         ):
             search(nothing)
     away = dataclasses.replace(image, pred_boxes=np.tile(np.float32([0.9, 0.9, 0.1, 0.1]), (16, 1)))

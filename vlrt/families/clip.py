@@ -6,12 +6,13 @@ Agrees with `transformers/models/clip/modeling_clip.py` and with its
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.bundle import Bundle
+from vlrt.checks import check_outputs, checked_count
 from vlrt.errors import BundleError, ImageError, OptionError
 from vlrt.files import Settings
 from vlrt.image import ImageInput
@@ -20,7 +21,17 @@ from vlrt.ops import cosine_similarity, l2_normalize, softmax
 from vlrt.processor import ImageProcessor, Processor
 from vlrt.results import Classification, LabelSet
 from vlrt.session import Runner
-from vlrt.stream import is_list, read_batches
+from vlrt.stream import (
+    Batch,
+    Several,
+    Stream,
+    as_given,
+    check_several,
+    is_list,
+    listed,
+    read_batches,
+)
+from vlrt.templates import Templates
 
 COMPONENTS = ("vision_model", "text_model")
 TASK = "zero-shot-image-classification"
@@ -48,6 +59,9 @@ class Model:
         sessions: a runner for each of `COMPONENTS`.
         info: what `load` decided, for the reader.
         values: `logit_scale`, the factor itself and not its logarithm.
+
+    Raises:
+        OptionError: a value that this family does not know.
     """
 
     def __init__(
@@ -58,6 +72,9 @@ class Model:
         info: Mapping[str, Any],
         values: Mapping[str, float],
     ) -> None:
+        unknown = sorted(set(values) - {"logit_scale"})
+        if unknown:
+            raise OptionError(f"this family takes one value, logit_scale; given: {unknown}")
         self.info = dict(info)
         self.processor = image_processor(bundle.preprocessor)
         self.tokenizer = open_tokenizer(bundle)
@@ -85,10 +102,10 @@ class Model:
     @overload
     def classify(
         self,
-        images: list[ImageInput] | tuple[ImageInput, ...],
-        labels: Sequence[str] | LabelSet,
+        images: Several,
+        labels: Iterable[str] | LabelSet,
         *,
-        templates: Sequence[str] | None = ...,
+        templates: Templates | None = ...,
         truncate: bool = ...,
         batch_size: int = ...,
     ) -> list[Classification]: ...
@@ -97,19 +114,19 @@ class Model:
     def classify(
         self,
         images: ImageInput,
-        labels: Sequence[str] | LabelSet,
+        labels: Iterable[str] | LabelSet,
         *,
-        templates: Sequence[str] | None = ...,
+        templates: Templates | None = ...,
         truncate: bool = ...,
         batch_size: int = ...,
     ) -> Classification: ...
 
     def classify(
         self,
-        images: ImageInput | Sequence[ImageInput],
-        labels: Sequence[str] | LabelSet,
+        images: ImageInput | Several,
+        labels: Iterable[str] | LabelSet,
         *,
-        templates: Sequence[str] | None = None,
+        templates: Templates | None = None,
         truncate: bool = False,
         batch_size: int = 16,
     ) -> Classification | list[Classification]:
@@ -118,7 +135,8 @@ class Model:
         Args:
             images: one picture, or a list or tuple of them (see `vlrt.load_image` for the kinds).
             labels: label texts, or a set that `encode_labels` made.
-            templates: prompts with one `{}` each, averaged over; the label itself by default.
+            templates: prompts with one `{}` each, averaged over, or a mapping from every label to
+                its own; the label itself by default.
             truncate: cut label texts that are too long instead of refusing them.
             batch_size: pictures in one run of the graph.
 
@@ -126,39 +144,66 @@ class Model:
             A Classification for one picture, a list of them for a list.
 
         Raises:
-            ImageError, TextError, LabelError: bad input, named.
+            ImageError, TextError, LabelError, OptionError: bad input, named.
             BundleError: a foreign bundle that does not state its `logit_scale`.
         """
-        labels = self._texts.label_set(labels, templates=templates, truncate=truncate)
-        many = is_list(images)
-        batch = cast("Sequence[ImageInput]", images if many else [images])
-        embeds = self.encode_images(batch, batch_size=batch_size)
-        logits = (embeds @ labels.embeds.T) * np.float32(self.logit_scale)
-        scores = softmax(logits)
-        found = [
-            Classification(labels.labels, row_scores, row_logits)
-            for row_scores, row_logits in zip(scores, logits, strict=True)
-        ]
-        return found if many else found[0]
+        found = self.iter_classify(
+            listed(images), labels, templates=templates, truncate=truncate, batch_size=batch_size
+        )
+        return as_given(images, found)
+
+    def iter_classify(
+        self,
+        images: Iterable[ImageInput],
+        labels: Iterable[str] | LabelSet,
+        *,
+        templates: Templates | None = None,
+        truncate: bool = False,
+        batch_size: int = 16,
+    ) -> Stream[Classification]:
+        """Do what `classify` does on a stream of pictures, in bounded memory.
+
+        Options and labels are checked at once; pictures are consumed lazily, and one that cannot be
+        read does not stop the others.
+
+        Returns:
+            An iterator over the pictures, each with its Classification or its ImageError, in order.
+        """
+        check_several(images, "iter_classify")
+        encoded = self._texts.label_set(labels, templates=templates, truncate=truncate)
+        scale = np.float32(self.logit_scale)
+        batches = self._batches(images, checked_count("batch_size", batch_size))
+
+        def found() -> Stream[Classification]:
+            for batch, embeds in batches:
+                texts = encoded.embeds if len(embeds) else embeds  # of a batch of errors alone
+                logits = (l2_normalize(embeds) @ texts.T) * scale
+                rows = zip(softmax(logits), logits, strict=True)
+                for source, error in zip(batch.sources, batch.errors, strict=True):
+                    yield source, error or Classification(encoded.labels, *next(rows))
+
+        return found()
 
     def encode_labels(
         self,
-        labels: Sequence[str],
+        labels: Iterable[str],
         *,
-        templates: Sequence[str] | None = None,
+        templates: Templates | None = None,
         truncate: bool = False,
     ) -> LabelSet:
         """Encode labels once, for any number of pictures.
 
         Args:
             labels: distinct label texts, at least one.
-            templates: prompts with one `{}` each. The embeddings over all of them, each of length
-                1, are averaged and scaled back to length 1.
+            templates: prompts with one `{}` each, or a mapping from every label to its own. The
+                embeddings over all of a label's, each of length 1, are averaged and scaled back to
+                length 1.
             truncate: cut texts that are too long instead of refusing them.
 
         Raises:
             LabelError: no labels, a label that is not a string, empty, or there twice.
             TextError: a text too long, or with a lone surrogate, or a template without one `{}`.
+            OptionError: a mapping of templates that lacks a label, or has one too many.
         """
         return self._texts.encode_labels(labels, templates=templates, truncate=truncate)
 
@@ -196,6 +241,7 @@ class Model:
 
         Raises:
             ImageError: a picture cannot be read; the message names it and its position.
+            OptionError: not a list, or a `batch_size` that is not a whole number of 1 or more.
         """
         if not is_list(images):
             raise OptionError("encode_images takes a list of pictures; wrap one as [picture]")
@@ -219,12 +265,23 @@ class Model:
     ) -> Iterator[tuple[list[ImageError | None], Embeds]]:
         """Embed a stream of pictures, batch by batch, in bounded memory.
 
-        Yields:
-            For each batch, an error or None for each of its pictures, and float32 [number of None,
-            D] for those that could be read ([0, 0] if none could).
+        Options are checked at once; pictures are consumed lazily.
+
+        Returns:
+            An iterator over the batches: an error or None for each of its pictures, and float32
+            [number of None, D] for those that could be read ([0, 0] if none could).
         """
-        if batch_size < 1:
-            raise OptionError(f"batch_size is {batch_size}; valid: 1 or more")
+        check_several(images, "iter_image_embeds")
+        batches = self._batches(images, checked_count("batch_size", batch_size))
+        return (
+            (batch.errors, l2_normalize(embeds) if normalize else embeds)
+            for batch, embeds in batches
+        )
+
+    def _batches(
+        self, images: Iterable[ImageInput], batch_size: int
+    ) -> Iterator[tuple[Batch, Embeds]]:
+        """Each batch with the embeddings of its readable pictures, as the projection left them."""
         for batch in read_batches(
             images,
             self.processor,
@@ -232,11 +289,13 @@ class Model:
             workers=int(self.info["threads"]),
             fast=self.info["decode"] == "fast",
         ):
-            if not len(batch.pixel_values):  # not one of them could be read
-                yield batch.errors, np.empty((0, 0), np.float32)
+            if not batch.sizes_hw:  # not one of them could be read
+                yield batch, np.empty((0, 0), np.float32)
                 continue
-            embeds = self._vision.run({"pixel_values": batch.pixel_values})["image_embeds"]
-            yield batch.errors, l2_normalize(embeds) if normalize else embeds
+            outputs = self._vision.run({"pixel_values": batch.pixel_values})
+            graph = f"the vision_model of {self._name}"
+            check_outputs(graph, outputs, {"image_embeds": "BD"}, B=len(batch.sizes_hw))
+            yield batch, outputs["image_embeds"]
 
     def image_similarity(
         self, images: Sequence[ImageInput], others: Sequence[ImageInput] | None = None

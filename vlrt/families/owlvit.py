@@ -4,8 +4,8 @@ Agrees with `transformers/models/owlvit/modeling_owlvit.py`. A picture is encode
 number of label sets, and labels once for any number of pictures; the two meet in NumPy.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,21 @@ from numpy.typing import NDArray
 from vlrt import boxes as geometry
 from vlrt import detection
 from vlrt.bundle import Bundle
-from vlrt.detection import Options, Threshold, View
-from vlrt.detectors import OneGraph, Picture, Stream, Towers, as_given, collected, listed, mapped
-from vlrt.errors import BundleError, ImageError, OptionError
+from vlrt.checks import checked_count
+from vlrt.detection import Options, SearchOptions, Threshold, View
+from vlrt.detectors import OneGraph, Picture, Towers
+from vlrt.errors import OptionError
+from vlrt.examples import ByExample
 from vlrt.files import Settings
-from vlrt.labels import TextEncoder, checked_labels, example_names, open_tokenizer
-from vlrt.ops import l2_normalize
+from vlrt.labels import TextEncoder, checked_labels, open_tokenizer
 from vlrt.processor import ImageProcessor, Processor
 from vlrt.results import Detections, EncodedImage, LabelSet
 from vlrt.session import Runner
+from vlrt.stream import Several, Stream, as_given, check_several, listed, mapped
+from vlrt.templates import Templates
+
+if TYPE_CHECKING:
+    from typing import Unpack  # from Python 3.11 on
 
 COMPONENTS = ("vision_model", "text_model")
 FOREIGN_COMPONENTS = (("model",),)
@@ -32,6 +38,7 @@ FOREIGN_NOTE = (
 TASK = "zero-shot-object-detection"
 
 Boxes = NDArray[np.float32]
+Labels: TypeAlias = Iterable[str] | LabelSet
 
 
 def image_processor(settings: Settings) -> Processor:
@@ -39,7 +46,7 @@ def image_processor(settings: Settings) -> Processor:
     return ImageProcessor.from_settings(settings, default_to_square=True)
 
 
-class Model:
+class Model(ByExample):
     """An OWL-ViT model. Safe to share between threads: it holds nothing of a call.
 
     Args:
@@ -70,13 +77,24 @@ class Model:
             vision = sessions["vision_model"]
             self._graphs = Towers(bundle, vision, texts, self.processor, self.info)
         else:
-            self._graphs = OneGraph(sessions["model"], self.tokenizer, self.processor, self.info)
-        self._name, self._fingerprint = bundle.name, bundle.fingerprint
+            graph = sessions["model"]
+            self._graphs = OneGraph(bundle.name, graph, self.tokenizer, self.processor, self.info)
+        self._name = bundle.name
+
+    @overload
+    def detect(
+        self, images: Several, labels: Labels, **options: "Unpack[SearchOptions]"
+    ) -> list[Detections]: ...
+
+    @overload
+    def detect(
+        self, images: Picture, labels: Labels, **options: "Unpack[SearchOptions]"
+    ) -> Detections: ...
 
     def detect(
         self,
-        images: Picture | Sequence[Picture],
-        labels: Sequence[str] | LabelSet,
+        images: Picture | Several,
+        labels: Labels,
         *,
         threshold: Threshold = 0.1,
         iou_threshold: float | None = None,
@@ -84,7 +102,7 @@ class Model:
         multi_label: bool = False,
         soft_nms: float | None = None,
         top_k: int | None = None,
-        templates: Sequence[str] | None = None,
+        templates: Templates | None = None,
         truncate: bool = False,
         batch_size: int = 4,
     ) -> Detections | list[Detections]:
@@ -105,9 +123,11 @@ class Model:
             multi_label: report a box for every label that exceeds its threshold there, and not for
                 its best label alone.
             soft_nms: instead of `iou_threshold`, the sigma by which overlapping boxes lose score
-                (0.5 in Bodla et al. 2017).
+                (0.5 in Bodla et al. 2017). Where thresholds differ, a box below its own but above
+                the lowest is not reported, and still makes others lose score.
             top_k: at most so many objects in each picture.
-            templates: prompts with one `{}` each, averaged over; the label itself by default.
+            templates: prompts with one `{}` each, averaged over, or a mapping from every label to
+                its own; the label itself by default.
             truncate: cut label texts that are too long instead of refusing them.
             batch_size: pictures in one run of the graph.
 
@@ -118,7 +138,8 @@ class Model:
         Raises:
             ImageError, TextError, LabelError, OptionError: bad input, named.
             InferenceError: the graph gives numbers that are not finite.
-            BundleError: something that a foreign bundle of one graph cannot do.
+            BundleError: something that a foreign bundle of one graph cannot do, or a graph that
+                does not give what this family reads.
         """
         found = self.iter_detect(
             listed(images),
@@ -138,7 +159,7 @@ class Model:
     def iter_detect(
         self,
         images: Iterable[Picture],
-        labels: Sequence[str] | LabelSet,
+        labels: Labels,
         *,
         threshold: Threshold = 0.1,
         iou_threshold: float | None = None,
@@ -146,7 +167,7 @@ class Model:
         multi_label: bool = False,
         soft_nms: float | None = None,
         top_k: int | None = None,
-        templates: Sequence[str] | None = None,
+        templates: Templates | None = None,
         truncate: bool = False,
         batch_size: int = 4,
     ) -> Stream[Detections]:
@@ -158,15 +179,18 @@ class Model:
         Returns:
             An iterator over the pictures, each with its Detections or its ImageError, in order.
         """
+        check_several(images, "iter_detect")
         options = Options(iou_threshold, class_agnostic, multi_label, soft_nms, top_k)
-        names = labels.labels if isinstance(labels, LabelSet) else checked_labels(labels)
+        asked = labels if isinstance(labels, LabelSet) else checked_labels(labels)
+        names = asked.labels if isinstance(asked, LabelSet) else asked
         limits = detection.limits(threshold, names)
         if isinstance(self._graphs, OneGraph):
-            if isinstance(labels, LabelSet) or templates is not None:
+            checked_count("batch_size", batch_size)
+            if isinstance(asked, LabelSet) or templates is not None:
                 self._need_towers("label sets and templates")
             views = self._graphs.views(images, names, truncate=truncate)
         else:
-            encoded = self._graphs.texts.label_set(labels, templates=templates, truncate=truncate)
+            encoded = self._graphs.texts.label_set(asked, templates=templates, truncate=truncate)
             views = self._graphs.views(images, encoded, batch_size)
 
         def found(view: View) -> Detections:
@@ -178,157 +202,27 @@ class Model:
 
     def encode_labels(
         self,
-        labels: Sequence[str],
+        labels: Iterable[str],
         *,
-        templates: Sequence[str] | None = None,
+        templates: Templates | None = None,
         truncate: bool = False,
     ) -> LabelSet:
         """Encode labels once, for any number of pictures.
 
         Args:
             labels: distinct label texts, at least one.
-            templates: prompts with one `{}` each, averaged over; the label itself by default.
+            templates: prompts with one `{}` each, averaged over, or a mapping from every label to
+                its own; the label itself by default.
             truncate: cut texts that are too long instead of refusing them.
 
         Raises:
             LabelError: no labels, a label that is not a string, empty, or there twice.
             TextError: a text too long, or with a lone surrogate, or a template without one `{}`.
+            OptionError: a mapping of templates that lacks a label, or has one too many.
             BundleError: a foreign bundle of one graph cannot do this.
         """
         texts = self._need_towers("encode_labels").texts
         return texts.encode_labels(labels, templates=templates, truncate=truncate)
-
-    def encode_image(
-        self, images: Picture | Sequence[Picture], *, batch_size: int = 4
-    ) -> EncodedImage | list[EncodedImage]:
-        """Encode pictures once, to be searched again and again.
-
-        Args:
-            images: one picture, or a list or tuple of them (see `vlrt.load_image` for the kinds).
-            batch_size: pictures in one run of the graph.
-
-        Returns:
-            An EncodedImage for one picture, a list of them for a list.
-
-        Raises:
-            ImageError: a picture cannot be read; the message names it.
-            InferenceError: the graph gives numbers that are not finite.
-            BundleError: a foreign bundle of one graph cannot do this.
-        """
-        encode = self._need_towers("encode_image").encode
-        return as_given(images, encode(listed(images), batch_size))
-
-    def encode_examples(
-        self,
-        pictures: Picture | Sequence[Picture],
-        *,
-        names: Sequence[str] | None = None,
-        boxes: Sequence[Sequence[float] | None] | None = None,
-    ) -> LabelSet:
-        """Encode what example pictures show, to be found in other pictures.
-
-        Args:
-            pictures: one example or several, each of one object.
-            names: what to call them; by default a file's name without its suffix, or "example 1".
-                Several may share a name.
-            boxes: for each picture where in it the object is, (x0, y0, x1, y1) in its pixels, or
-                None: all over it.
-
-        Returns:
-            A set with a row an example, for `detect_like`, and for `detect` too.
-
-        Raises:
-            ImageError: a picture cannot be read, or nothing is found in it.
-            LabelError: names too many or too few, or one that is not a string, or empty.
-            OptionError: boxes too many or too few, or one that is none.
-            BundleError: a foreign bundle of one graph cannot do this.
-        """
-        encode, sources = self._need_towers("encode_examples").encode, listed(pictures)
-        called = example_names(sources, names)
-        placed = [None] * len(sources) if boxes is None else list(boxes)
-        if len(placed) != len(sources):
-            raise OptionError(f"{len(placed)} boxes were given for {len(sources)} examples")
-        examples = collected(encode(sources, batch_size=4), len(sources))
-        embeds = []
-        for name, box, example in zip(called, placed, examples, strict=True):
-            area = None if box is None else detection.checked_box(box, example.size_hw)
-            place = self._example_place(example, area)
-            if place is None:
-                where = "" if box is None else f" at {list(box)}"
-                raise ImageError(f"nothing was found in the example picture {name!r}{where}")
-            embeds.append(example.class_embeds[place])
-        return LabelSet(called, l2_normalize(np.stack(embeds)), self._fingerprint)
-
-    def detect_like(
-        self,
-        images: Picture | Sequence[Picture],
-        examples: Picture | Sequence[Picture] | LabelSet,
-        *,
-        threshold: float = 0.0,
-        iou_threshold: float | None = 0.3,
-        top_k: int | None = None,
-        batch_size: int = 4,
-    ) -> Detections | list[Detections]:
-        """Find what looks like one of some examples.
-
-        The defaults give the boxes that `post_process_image_guided_detection` of transformers
-        gives, and as `alphas` its scores, where the best match always has 1. `scores` are the true
-        ones: how much an object looks like its example.
-
-        Args:
-            images: as `detect` takes them.
-            examples: pictures of one object each, or a set that `encode_examples` made.
-            threshold: the score, 0..1, that an object must reach.
-            iou_threshold: of two boxes that overlap by more than this (IoU, 0..1), whatever their
-                examples, only the better one is kept; None keeps both.
-            top_k: at most so many objects in each picture.
-            batch_size: pictures in one run of the graph.
-
-        Returns:
-            Detections for one picture, a list of them for a list; `label_ids` say which example.
-
-        Raises:
-            As `detect` and `encode_examples` do.
-        """
-        found = self.iter_detect_like(
-            listed(images),
-            examples,
-            threshold=threshold,
-            iou_threshold=iou_threshold,
-            top_k=top_k,
-            batch_size=batch_size,
-        )
-        return as_given(images, found)
-
-    def iter_detect_like(
-        self,
-        images: Iterable[Picture],
-        examples: Picture | Sequence[Picture] | LabelSet,
-        *,
-        threshold: float = 0.0,
-        iou_threshold: float | None = 0.3,
-        top_k: int | None = None,
-        batch_size: int = 4,
-    ) -> Stream[Detections]:
-        """Do what `detect_like` does on a stream of pictures (see `iter_detect`)."""
-        towers = self._need_towers("detect_like")
-        options = Options(iou_threshold=iou_threshold, top_k=top_k)
-        lowest = detection.checked_unit("threshold", threshold)
-        if not isinstance(examples, LabelSet):
-            examples = self.encode_examples(examples)
-        labels = towers.texts.label_set(examples)
-
-        def found(view: View) -> Detections:
-            corners = geometry.center_to_corners(view.pred_boxes)
-            nearest = view.logits.argmax(axis=1)
-            scores = detection.sigmoid(view.logits.max(axis=1))
-            places, alphas = detection.guided(corners, scores, lowest, options)
-            boxes = self.processor.to_pixels(corners[places], view.size_hw)
-            return Detections(
-                labels.labels, boxes, scores[places], nearest[places], view.size_hw, alphas
-            )
-
-        return mapped(found, towers.views(images, labels, batch_size))
 
     def _example_place(self, example: EncodedImage, box: Boxes | None) -> int | None:
         """Which place stands for the object, all over the picture or in a box in its pixels."""
@@ -336,14 +230,3 @@ class Model:
             corners = geometry.center_to_corners(example.pred_boxes)
             return detection.example_place(example.class_embeds, corners, detection.WHOLE)
         return detection.example_place(example.class_embeds, self._pixel_boxes(example), box)
-
-    def _pixel_boxes(self, seen: View | EncodedImage) -> Boxes:
-        return self.processor.to_pixels(geometry.center_to_corners(seen.pred_boxes), seen.size_hw)
-
-    def _need_towers(self, what: str) -> Towers:
-        if isinstance(self._graphs, Towers):
-            return self._graphs
-        raise BundleError(
-            f"{self._name} has one graph for texts and pictures together, so {what} cannot be had; "
-            "make a bundle of the checkpoint that can: vlrt export CHECKPOINT -o DIRECTORY"
-        )
