@@ -73,7 +73,7 @@ def relative_boxes(scene: Scene) -> NDArray[np.float32]:
     """The objects' boxes as the model gives them, (centre x, centre y, width, height) in 0..1."""
     corners = np.array([thing.box for thing in scene.objects], np.float32)
     width, height = scene.image.size
-    relative: NDArray[np.float32] = corners / np.array([width, height] * 2, np.float32)
+    relative: NDArray[np.float32] = np.divide(corners, [width, height] * 2, dtype=np.float32)
     return geometry.corners_to_center(relative)
 
 
