@@ -66,7 +66,7 @@ class SceneRecipe:
 
 def squeezed(image: Image.Image, side: int) -> NDArray[np.uint8]:
     """A picture as the model's own processor resizes it: uint8 [side, side, 3]."""
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+    return np.array(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def relative_boxes(scene: Scene) -> NDArray[np.float32]:

@@ -259,7 +259,7 @@ def test_a_grown_table_of_positions_keeps_its_directions_and_its_token():
 
 
 def test_growing_to_the_same_side_changes_nothing(trainee):
-    pixels = np.asarray(Image.new("RGB", (96, 96), (200, 30, 30)))[None]
+    pixels = np.full((1, 96, 96, 3), (200, 30, 30), np.uint8)
     trainee.model.eval()
     with torch.no_grad():
         before = trainee.predict(pixels, ["a red square"])
