@@ -339,6 +339,7 @@ FULL_SIZE = {
     "OWL-ViT L/14": ("owlvit", LARGE, ("fp32",)),
     "OWLv2 B/16": ("owlv2", {"vision_config": {"patch_size": 16, "image_size": 960}}, ("fp32",)),
 }
+SMALLEST = "OWL-ViT B/32"
 TEXTS = ["a photo of a cat", "a person", "an owl", "a glove", "a diagram with arrows", "a frog"]
 
 
@@ -368,7 +369,13 @@ def write_snapshot(root, source, family, changes):
     (root / "weights" / "model.safetensors").rename(root / "model.safetensors")
 
 
-@pytest.fixture(scope="module", params=FULL_SIZE)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.full if name == SMALLEST else pytest.mark.huge)
+        for name in FULL_SIZE
+    ],
+)
 def full(request, data, tmp_path_factory):
     """The bundle, the photographs, and what transformers finds in them."""
     family, changes, precisions = FULL_SIZE[request.param]
@@ -393,7 +400,6 @@ def full(request, data, tmp_path_factory):
     shutil.rmtree(folder)
 
 
-@pytest.mark.full
 def test_photographs_give_the_same_objects_at_full_size(full):
     bundle, sources, expected = full
     model = vlrt.load(bundle, precision="fp32", device="cpu")
@@ -404,7 +410,6 @@ def test_photographs_give_the_same_objects_at_full_size(full):
         assert_same_objects(model.detect(source, TEXTS, threshold=threshold), *objects)
 
 
-@pytest.mark.full
 def test_every_precision_asked_for_was_written_at_full_size(full, request):
     asked = FULL_SIZE[request.node.callspec.params["full"]][2]
     assert sorted(read_json(full[0] / "vlrt.json")["quality"]) == sorted(asked)
