@@ -33,6 +33,8 @@ def run_transformers(job: Job, mark: Mark) -> tuple[list[float], Any]:
     """Classify with transformers: only the three classes that it takes, no pipeline around them."""
     import torch
     from PIL import Image
+
+    # By name: `vlrt_export.reference`, which knows others, would be counted with what it imports.
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     mark("import")

@@ -35,12 +35,14 @@ def load_vlrt(job: Job) -> Detect:
 
 def _load_parts(job: Job) -> tuple[Any, Any, Any]:
     import torch
-    from transformers import CLIPTokenizer, OwlViTForObjectDetection, OwlViTImageProcessorPil
+    from transformers import CLIPTokenizer, OwlViTForObjectDetection
+
+    from vlrt_export.reference import pil_processor_class
 
     torch.set_num_threads(job["threads"])
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[job["precision"]]
     model = OwlViTForObjectDetection.from_pretrained(job["model"], dtype=dtype).eval()
-    processor = OwlViTImageProcessorPil.from_pretrained(job["model"])
+    processor = pil_processor_class("OwlViT").from_pretrained(job["model"])
     return model, processor, CLIPTokenizer.from_pretrained(job["model"])
 
 

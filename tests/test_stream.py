@@ -36,8 +36,9 @@ def plain(level):
     return np.full((4, 4, 3), level, np.uint8)
 
 
-def read(sources, *, batch_size=3, workers=2, **options):
-    return read_batches(sources, PROCESSOR, batch_size=batch_size, workers=workers, **options)
+def read(sources, *, batch_size=3, workers=2, fast=False):
+    info = {"threads": workers, "decode": "fast" if fast else "exact"}
+    return read_batches(sources, PROCESSOR, batch_size, info)
 
 
 def levels(batches):
@@ -66,6 +67,10 @@ def test_an_error_takes_the_place_of_its_picture_and_of_no_other(good, batch_siz
     assert levels(batches) == [n for n, ok in enumerate(good) if ok]
     assert [len(batch.sizes_hw) for batch in batches] == [len(b.pixel_values) for b in batches]
     assert [source for batch in batches for source in batch.sources] == sources
+    each = [pair for batch in batches for pair in batch.each(batch.pixel_values)]
+    assert [source for source, _ in each] == sources
+    for (_, value), error, level in zip(each, errors, range(len(good)), strict=True):
+        assert value is error if error else (value == level).all()
 
 
 def test_sources_are_taken_two_batches_ahead_and_no_further():

@@ -7,7 +7,7 @@ its `ImageError`, in its place, and does not stop the others.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 from vlrt.bundle import Bundle
 from vlrt.checks import check_finite, check_outputs, checked_count
@@ -22,7 +22,6 @@ from vlrt.stream import Batch, Stream, read_batches
 from vlrt.text import Tokenizer
 
 Picture: TypeAlias = ImageInput | EncodedImage
-T = TypeVar("T")
 
 _VISION = {
     "image_class_embeds": "BPD",
@@ -83,8 +82,8 @@ class Towers:
                     yield encoded, self._own(encoded)
                     at += 1
                 continue
-            for batch in _read(group, self._processor, batch_size, self._info):
-                yield from _in_place(batch, self._run(batch, at, what))
+            for batch in read_batches(group, self._processor, batch_size, self._info):
+                yield from batch.each(self._run(batch, at, what))
                 at += len(batch.sources)
 
     def views(self, images: Iterable[Picture], labels: LabelSet, batch_size: int) -> Stream[View]:
@@ -178,7 +177,7 @@ class OneGraph:
         return self._views(images, self._tokenizer.pad(ids, self._tokenizer.max_length))
 
     def _views(self, images: Iterable[Picture], tokens: Mapping[str, Any]) -> Stream[View]:
-        for at, batch in enumerate(_read(images, self._processor, 1, self._info)):
+        for at, batch in enumerate(read_batches(images, self._processor, 1, self._info)):
             views = []
             for size_hw in batch.sizes_hw:
                 outputs = self._runner.run({**tokens, "pixel_values": batch.pixel_values})
@@ -187,24 +186,7 @@ class OneGraph:
                 used = {name: outputs[name][0] for name in axes}
                 check_finite(used, _title("picture", at, batch.sources[0]))
                 views.append(View(**used, size_hw=size_hw))
-            yield from _in_place(batch, iter(views))
-
-
-def _read(
-    images: Iterable[Any], processor: Processor, batch_size: int, info: Mapping[str, Any]
-) -> Iterator[Batch]:
-    return read_batches(
-        images,
-        processor,
-        batch_size=batch_size,
-        workers=int(info["threads"]),
-        fast=info["decode"] == "fast",
-    )
-
-
-def _in_place(batch: Batch, values: Iterator[T]) -> Stream[T]:
-    for source, error in zip(batch.sources, batch.errors, strict=True):
-        yield source, next(values) if error is None else error
+            yield from batch.each(views)
 
 
 def _title(what: str, position: int, source: Picture) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
@@ -40,6 +40,12 @@ class Batch(NamedTuple):
     errors: list[ImageError | None]
     pixel_values: NDArray[np.float32]
     sizes_hw: list[tuple[int, int]]
+
+    def each(self, values: Iterable[T]) -> Stream[T]:
+        """Every source, in order, with its error or the next of the values of those without one."""
+        rest = iter(values)
+        for source, error in zip(self.sources, self.errors, strict=True):
+            yield source, next(rest) if error is None else error
 
 
 def is_list(images: Any) -> TypeGuard[Sequence[Any]]:
@@ -103,27 +109,22 @@ def collected(stream: Stream[T], number: int, *, what: str = "picture") -> list[
 
 
 def read_batches(
-    sources: Iterable[ImageInput],
-    processor: Processor,
-    *,
-    batch_size: int,
-    workers: int,
-    fast: bool = False,
+    sources: Iterable[Any], processor: Processor, batch_size: int, info: Mapping[str, Any]
 ) -> Iterator[Batch]:
     """Decode and process pictures in threads while the caller works on the batch before.
 
     Whatever the number of sources, three batches of pixels are held at the most, the caller's and
-    two ahead of it, and `workers` decoded pictures. Order is kept. A picture that cannot be read
+    two ahead of it, and a decoded picture a thread. Order is kept. A picture that cannot be read
     does not stop the others.
 
     Args:
         sources: pictures, as `vlrt.load_image` takes them; consumed lazily.
         processor: makes the pixels.
         batch_size: pictures in each batch but the last.
-        workers: decode threads; none are started for a single picture.
-        fast: let JPEGs be decoded at a reduced size.
+        info: the model's: how many `threads` to decode in (none are started for a single picture),
+            and whether to `decode` JPEGs at a reduced size ("fast").
     """
-    side = processor.shorter_side if fast else None
+    side = processor.shorter_side if info["decode"] == "fast" else None
 
     def read(source: ImageInput, slot: NDArray[np.float32]) -> _Outcome:
         try:
@@ -143,7 +144,7 @@ def read_batches(
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="vlrt-decode") as pool:
+    with ThreadPoolExecutor(int(info["threads"]), thread_name_prefix="vlrt-decode") as pool:
         ahead: deque[_Pending] = deque()
         for chunk in itertools.chain([first], chunks):
             pixels = np.empty((len(chunk), 3, *processor.output_hw), np.float32)

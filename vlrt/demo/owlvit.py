@@ -1,7 +1,5 @@
 """OWL-ViT's part of `vlrt demo`: where in the picture is which coloured shape?"""
 
-import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ import numpy as np
 from vlrt import boxes as geometry
 from vlrt import cards, demo
 from vlrt.image import load_image
-from vlrt.load import load
 from vlrt.results import Detections
 
 _THRESHOLD = 0.3
@@ -28,33 +25,20 @@ def run(out: Path) -> list[str]:
     Returns:
         Lines to print.
     """
-    described = json.loads((demo.ROOT / "pictures" / "owlvit.json").read_text(encoding="utf-8"))
-    paths = [demo.ROOT / "pictures" / entry["file"] for entry in described["pictures"]]
-    started = time.perf_counter()
-    owl = load(demo.bundle("owlvit"))
-    loaded = time.perf_counter()
-    labels = owl.encode_labels(described["labels"])
-    encoded = time.perf_counter()
-    results = owl.detect(
-        paths, labels, threshold=_THRESHOLD, iou_threshold=_OVERLAP, class_agnostic=True
-    )
-    done = time.perf_counter()
-    lines = [f"where is which of {len(labels)} coloured shapes?"]
-    for path, entry, found in zip(paths, described["pictures"], results, strict=True):
+    shown = demo.Demonstration("owlvit")
+    owl, paths, names = shown.model, shown.paths, shown.described["labels"]
+    labels = shown.timed(f"{len(names)} labels", lambda: owl.encode_labels(names))
+    options = {"threshold": _THRESHOLD, "iou_threshold": _OVERLAP, "class_agnostic": True}
+    results = shown.timed(f"{len(paths)} pictures", lambda: owl.detect(paths, labels, **options))
+    lines = [f"where is which of {len(names)} coloured shapes?"]
+    for path, entry, found in zip(paths, shown.described["pictures"], results, strict=True):
         lines.append(f"  {path.name:<14} {_verdict(entry['objects'], found)}")
-    target = out / "vlrt-demo-owlvit.png"
     drawn = [
         cards.detection_card(load_image(path), found, title=path.name)
         for path, found in zip(paths, results, strict=True)
     ]
     title = "vlrt demo: open-vocabulary detection in drawn scenes"
-    cards.sheet(drawn, title=title, columns=2).save(target)
-    seconds = {
-        "load": loaded - started,
-        f"{len(labels)} labels": encoded - loaded,
-        f"{len(paths)} pictures": done - encoded,
-    }
-    return [*lines, *demo.summary(owl.info, seconds, target)]
+    return [*lines, *shown.finish(out, cards.sheet(drawn, title=title, columns=2))]
 
 
 def _verdict(objects: Sequence[dict[str, Any]], found: Detections) -> str:

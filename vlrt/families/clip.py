@@ -27,6 +27,7 @@ from vlrt.stream import (
     Stream,
     as_given,
     check_several,
+    collected,
     is_list,
     listed,
     read_batches,
@@ -179,8 +180,7 @@ class Model:
                 texts = encoded.embeds if len(embeds) else embeds  # of a batch of errors alone
                 logits = (l2_normalize(embeds) @ texts.T) * scale
                 rows = zip(softmax(logits), logits, strict=True)
-                for source, error in zip(batch.sources, batch.errors, strict=True):
-                    yield source, error or Classification(encoded.labels, *next(rows))
+                yield from batch.each(Classification(encoded.labels, *row) for row in rows)
 
         return found()
 
@@ -245,20 +245,12 @@ class Model:
         """
         if not is_list(images):
             raise OptionError("encode_images takes a list of pictures; wrap one as [picture]")
-        parts: list[Embeds] = []
-        at = 0
-        for errors, embeds in self.iter_image_embeds(
-            images, normalize=normalize, batch_size=batch_size
-        ):
-            for position, error in enumerate(errors, start=at):
-                if error is not None:
-                    which = f"picture {position}: " if len(images) > 1 else ""
-                    raise ImageError(f"{which}{error}") from error
-            at += len(errors)
-            parts.append(embeds)
-        if not parts:
+        batches = self._batches(images, checked_count("batch_size", batch_size))
+        if not images:
             raise ImageError("there are no pictures to encode")
-        return np.concatenate(parts)
+        rows = (row for batch, embeds in batches for row in batch.each(embeds))
+        found = np.stack(collected(rows, len(images)))
+        return l2_normalize(found) if normalize else found
 
     def iter_image_embeds(
         self, images: Iterable[ImageInput], *, normalize: bool = True, batch_size: int = 16
@@ -282,13 +274,7 @@ class Model:
         self, images: Iterable[ImageInput], batch_size: int
     ) -> Iterator[tuple[Batch, Embeds]]:
         """Each batch with the embeddings of its readable pictures, as the projection left them."""
-        for batch in read_batches(
-            images,
-            self.processor,
-            batch_size=batch_size,
-            workers=int(self.info["threads"]),
-            fast=self.info["decode"] == "fast",
-        ):
+        for batch in read_batches(images, self.processor, batch_size, self.info):
             if not batch.sizes_hw:  # not one of them could be read
                 yield batch, np.empty((0, 0), np.float32)
                 continue
