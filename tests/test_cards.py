@@ -4,7 +4,7 @@ from PIL import Image
 
 from vlrt import cards
 from vlrt.ops import softmax
-from vlrt.results import Classification, Detections
+from vlrt.results import Answers, Classification, Detections
 
 
 def classification(labels):
@@ -29,6 +29,31 @@ def test_fewer_labels_than_asked_for_make_a_shorter_card():
     one = cards.classification_card(image, classification(["a"]))
     three = cards.classification_card(image, classification(["a", "b", "c"]))
     assert one.height < three.height
+
+
+def asked(questions, answers):
+    scores = np.linspace(1, 0, len(answers), dtype=np.float32)
+    return [Answers(question, tuple(answers), scores) for question in questions]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 2), (2, 3000), (320, 240)])
+@pytest.mark.parametrize(
+    "text", ["x", "a very long text " * 20, "naïve café 東京 🙂", "two\nlines"]
+)
+def test_a_card_of_answers_has_one_size_whatever_is_said(size, text):
+    card = cards.answers_card(Image.new("RGB", size), asked([text] * 2, [text, "b"]), title=text)
+    plain = cards.answers_card(Image.new("RGB", (9, 9)), asked("ab", "abc"))
+    assert card.size == plain.size
+
+
+@pytest.mark.parametrize(("questions", "top_k"), [(0, 1), (1, 1), (1, 3), (4, 1), (2, 2)])
+def test_a_card_shows_a_bar_for_each_of_the_best_answers(questions, top_k):
+    image, bar = Image.new("RGB", (9, 9)), (52, 104, 214)
+    card = np.asarray(cards.answers_card(image, asked("q" * questions, "abcd"), top_k=top_k))
+    # Rows of pixels where a bar begins; scores are 1, 2/3, 1/3, 0.
+    rows = (card == bar).all(axis=2).sum(axis=1)
+    lengths = [int(n) for before, n in zip([0, *rows[:-1]], rows, strict=True) if n and not before]
+    assert lengths == [round(score * 268) for score in (1, 2 / 3, 1 / 3)[:top_k]] * questions
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ def test_what_a_graph_must_give_passes_and_more_may_be_there():
     check_outputs("a graph", outputs(logits=(1, 9, 2), pred_boxes=(1, 9, 4), more=()), AXES, N=2)
 
 
+def test_a_digit_is_a_size():
+    check_outputs("a graph", outputs(logits=(7, 1)), {"logits": "B1"}, B=7)
+    with pytest.raises(BundleError, match=r"needed: logits \[B, 1\], B = 7; .*\[7, 2\]"):
+        check_outputs("a graph", outputs(logits=(7, 2)), {"logits": "B1"}, B=7)
+
+
 @pytest.mark.parametrize(
     ("shapes", "says"),
     [

@@ -99,6 +99,18 @@ def test_classify_takes_directories_and_patterns(capsys):
         assert rows == expected
 
 
+def test_pictures_may_stand_before_and_after_options(capsys):
+    paths = [str(path) for path in sorted(PICTURES.glob("shape-*.jpg"))[:3]]
+    rest = ["--labels", LABELS, "--model", BUNDLE]
+    printed = []
+    for arguments in ([*paths, *rest], [paths[0], *rest, *paths[1:]],
+                      [*rest, paths[0], "--top-k", "5", *paths[1:]]):  # fmt: skip
+        assert cli.main(["classify", *arguments]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0].splitlines()[::4] == paths
+    assert printed == [printed[0]] * 3
+
+
 def test_embed_takes_patterns(tmp_path):
     out = tmp_path / "v.npy"
     assert cli.main(["embed", str(PICTURES / "*-6.jpg"), "-o", str(out), "--model", BUNDLE]) == 0
@@ -149,6 +161,7 @@ def test_a_full_disk_behind_stdout_is_told():
     [
         (["classify", RING, "--model", BUNDLE], "--labels"),
         (["classify", "none/*.jpg", "--model", BUNDLE, "--labels", "a"], "none/*.jpg"),
+        (["classify", RING, "--model", BUNDLE, "--labels-file", os.devnull], "holds no labels"),
         (["classify", RING, "--model", BUNDLE, "--labels", ""], "label 0 is empty"),
         (["classify", RING, "--model", BUNDLE, "--labels", "a,,b"], "label 1 is empty"),
         (["classify", RING, "--model", BUNDLE, "--labels-file", "none.txt"], "none.txt"),
@@ -181,6 +194,8 @@ def test_a_mistake_is_named_and_fails_without_a_traceback(arguments, said, capsy
 @pytest.mark.parametrize(
     "arguments",
     [[], ["nonsense"], ["classify"], ["classify", RING, "--model", BUNDLE, "--top-k", "0"],
+     ["info", BUNDLE, "more"], ["classify", RING, "--model", BUNDLE, "--labels", "a", "--json=1"],
+     ["classify", RING, "--model", BUNDLE, "--labels", "a", "--nonsense", RING],
      ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "logit_scale"],
      ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "100"],
      ["classify", RING, "--model", BUNDLE, "--labels", "a", "--value", "=100"]],

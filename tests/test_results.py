@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from vlrt import Classification, LabelSet
-from vlrt.errors import LabelError
+from vlrt import Answers, Classification, LabelSet, Matches
+from vlrt.errors import LabelError, OptionError
 from vlrt.results import Detections, EncodedImage
 
 
@@ -73,6 +73,81 @@ def test_results_pickle():
     for value in (classification(), labels):
         copy = pickle.loads(pickle.dumps(value))
         assert copy.labels == value.labels
+
+
+# --- answers and matches --------------------------------------------------------------------------
+
+
+def answers(words=("two", "three"), scores=(0.75, 0.25)):
+    return Answers("How many?", tuple(words), np.array(scores, np.float32))
+
+
+def test_the_best_answer_is_the_first():
+    assert answers().best == ("two", 0.75)
+    assert type(answers().best[1]) is float
+    assert len(answers()) == 2
+    assert answers(scores=(0.5, 0.5)).best == ("two", 0.5)
+
+
+def test_answers_are_json_best_first():
+    assert json.loads(json.dumps(answers().to_dict())) == {
+        "question": "How many?",
+        "answers": [{"answer": "two", "score": 0.75}, {"answer": "three", "score": 0.25}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "scores", "says"),
+    [
+        ((), (), "one at least"),
+        (("a", "b"), (), r"\(2,\)"),
+        (("a", "b"), (0.5,), r"\(2,\)"),
+        (("a",), ((0.5,),), r"\(1,\)"),
+        (("a", "b"), (0.2, 0.3), "best first"),
+        (("a", "b"), (0.2, np.nan), "best first"),
+    ],
+    ids=str,
+)
+def test_a_score_an_answer_best_first_or_nothing(words, scores, says):
+    with pytest.raises(ValueError, match=says):
+        answers(words, scores)
+
+
+def matches(logits=((1, 3, 3), (2, 0, -1))):
+    return Matches(("a", "b", "c"), np.array(logits, np.float32))
+
+
+def test_texts_are_ranked_for_a_picture_and_pictures_for_a_text():
+    assert len(matches()) == 2
+    assert matches().rank_texts() == [("b", 3.0), ("c", 3.0), ("a", 1.0)]
+    assert matches().rank_texts(1, k=2) == [("a", 2.0), ("b", 0.0)]
+    assert matches().rank_images() == [(1, 2.0), (0, 1.0)]
+    assert matches().rank_images(2, k=1) == [(0, 3.0)]
+    assert {type(position) for position, _ in matches().rank_images()} == {int}
+
+
+def test_matches_are_json_in_the_order_of_the_pictures():
+    content = json.loads(json.dumps(matches().to_dict()))
+    assert [row["texts"][0] for row in content["images"]] == [
+        {"text": "b", "logit": 3.0},
+        {"text": "a", "logit": 2.0},
+    ]
+    assert [len(row["texts"]) for row in content["images"]] == [3, 3]
+
+
+@pytest.mark.parametrize("position", [-1, 2, 3, 99])
+def test_a_position_outside_of_what_was_given_is_refused(position):
+    with pytest.raises(OptionError, match=f"image is {position}; valid: 0 to 1"):
+        matches().rank_texts(position)
+    if position != 2:
+        with pytest.raises(OptionError, match=f"text is {position}; valid: 0 to 2"):
+            matches().rank_images(position)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 2), (2, 3, 1)], ids=str)
+def test_matches_need_a_row_a_picture_and_a_column_a_text(shape):
+    with pytest.raises(ValueError, match=r"\(N, 3\)"):
+        matches(np.zeros(shape))
 
 
 # --- label sets in files --------------------------------------------------------------------------

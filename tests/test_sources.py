@@ -5,7 +5,7 @@ from pathlib import PurePath
 import pytest
 
 from vlrt.errors import ImageError, OptionError
-from vlrt.sources import find_pictures
+from vlrt.sources import find_pictures, names_pictures
 
 
 @pytest.fixture
@@ -67,3 +67,17 @@ def test_what_holds_no_picture_is_named(folder, source, error):
     with pytest.raises(error) as raised:
         find_pictures([source])
     assert source in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", False), (" ", False), ("How many cats are there?", False), ("Why", False),
+        ("What is in a.jpg?", False), ("x" * 5000, False), ("x\0y", False), ("[", False),
+        ("a.jpg", True), ("missing.JPG", True), ("no/such/*.jpg", True), ("http://a/c.jpg", True),
+        ("notes.txt", True), ("missing.txt", False), ("plain", True), (".", True), ("sub", True),
+        ("sub/", True), ("sub/*", True), ("sub/**", True), ("*.gone", False),
+    ],
+)  # fmt: skip
+def test_what_names_pictures_is_told_from_what_is_said(folder, text, expected):
+    assert names_pictures(text) == expected

@@ -5,13 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-from checkpoints import END, MAX_TOKENS, START, edit_json, tokenizer_files
+from checkpoints import END, MAX_TOKENS, START, edit_json, tokenizer_files, word_pieces
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrt.errors import BundleError, TextError, VlrtError
-from vlrt.files import read_settings
-from vlrt.text import Tokenizer
+from vlrt.files import Settings, read_settings
+from vlrt.text import Tokenizer, token_limit
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,13 @@ def test_a_bad_text_is_named_by_its_position(tokenizer, texts, says):
         tokenizer.ids(texts)
 
 
+def test_texts_are_called_what_they_are(tokenizer):
+    for texts, says in (("why?", "questions must be"), (["why?", ""], "question 1 is empty"),
+                        (["x" * 40], "question 0 has 42 tokens")):  # fmt: skip
+        with pytest.raises(TextError, match=says):
+            tokenizer.ids(texts, what="question")
+
+
 def test_no_texts_give_no_ids(tokenizer):
     assert tokenizer.ids([]) == []
     padded = tokenizer.pad([])
@@ -114,6 +121,38 @@ def test_padding_goes_to_the_right_and_is_masked(tokenizer, length):
     assert ids[0].tolist() == [5, 6] + [tokenizer.pad_id] * (longest - 2)
     assert mask.sum(axis=1).tolist() == [2, 4]
     assert (mask[:, :2] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("stated", "config", "expected"),
+    [
+        (40, {}, 40),
+        (10**30, {"max_position_embeddings": 40}, 40),
+        (512, {"max_position_embeddings": 40}, 40),
+        (16, {"max_position_embeddings": 40}, 16),
+        (77, {"text_config": {"max_position_embeddings": 16}}, 16),
+        (77, {"text_config": {}, "max_position_embeddings": 40}, 40),
+        (77, {"text_config": {"hidden_size": 8}, "max_position_embeddings": 40}, 77),
+    ],
+    ids=str,
+)
+def test_a_text_is_as_long_as_the_tokenizer_and_the_model_allow(stated, config, expected):
+    tokenizer = Settings("tokenizer_config.json", {"model_max_length": stated})
+    assert token_limit(tokenizer, Settings("config.json", config)) == expected
+
+
+# --- special tokens -------------------------------------------------------------------------------
+
+
+def test_special_tokens_are_found_by_their_names(tmp_path):
+    words = word_pieces(tmp_path)
+    tokenizer = open_tokenizer(tmp_path)
+    assert tokenizer.special_id("mask_token") == words["[MASK]"]
+    assert [tokenizer.token(number) for number in words.values()] == list(words)
+    with pytest.raises(BundleError, match="no 'eos_token'"):
+        tokenizer.special_id("eos_token")
+    with pytest.raises(BundleError, match=f"no token with the id {len(words)}"):
+        tokenizer.token(len(words))
 
 
 # --- broken files ---------------------------------------------------------------------------------
@@ -239,3 +278,46 @@ def test_ids_of_any_text_are_those_of_transformers(real, text):
 def test_truncation_is_that_of_transformers(real, text):
     theirs, ours = real
     assert ours.ids([text], truncate=True) == [theirs(text, truncation=True)["input_ids"]]
+
+
+@pytest.fixture(scope="module")
+def bert(data, tmp_path_factory):
+    """The same of ViLT's, which is BERT's."""
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.BertTokenizer.from_pretrained(data / "vilt-b32-finetuned-vqa")
+    root = tmp_path_factory.mktemp("bert")
+    theirs.save_pretrained(root)
+    return theirs, open_tokenizer(root, 40)
+
+
+MASKED = ["a [MASK] on the [MASK].", "[MASK]", "[mask] [ MASK ]", "a[MASK]b", "[CLS] a [SEP] [PAD]"]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("text", NASTY + MASKED)
+def test_ids_of_nasty_texts_are_those_of_bert(bert, text):
+    theirs, ours = bert
+    expected = theirs(text, truncation=True)
+    assert ours.ids([text], truncate=True) == [expected["input_ids"]]
+    assert not any(expected["token_type_ids"])
+
+
+@pytest.mark.torch
+def test_a_batch_is_padded_as_bert_pads_it(bert):
+    theirs, ours = bert
+    texts = NASTY + MASKED
+    expected = theirs(texts, padding=True, truncation=True, return_tensors="np")
+    found = ours.pad(ours.ids(texts, truncate=True))
+    for name in ("input_ids", "attention_mask"):
+        assert np.array_equal(found[name], expected[name])
+
+
+@pytest.mark.torch
+@given(text=st.text(min_size=1, max_size=120))
+def test_ids_of_any_text_are_those_of_bert(bert, text):
+    theirs, ours = bert
+    try:
+        found = ours.ids([text], truncate=True)
+    except VlrtError:
+        return  # which texts are refused is tested above
+    assert found == [theirs(text, truncation=True)["input_ids"]]

@@ -42,3 +42,16 @@ ALPHA_ABS = 1e-5
 BOX_ROUND_TRIP_REL = 1e-6
 GIOU_ABS = 1e-6
 SOFT_SCORE_ABS = 1e-5
+
+# ViLT's logits from transformers', as shares of the largest of them: seeded checkpoints have some
+# of about 10, and int8 rounds every layer's input to 1/255 of its range.
+VILT_UNIT = {"fp32": 1e-5, "fp16": 1e-2, "int8": 0.1}
+
+# ViLT's logits at full size from transformers', as they are.
+VILT_ABS = {"fp32": 1e-4}
+
+# transformers' own logits with its patches in another order.
+VILT_ORDER_ABS = 1e-5
+
+# ViLT's scores, sigmoid or softmax, whose slope is 1/4 at the most, from transformers' logits.
+VILT_SCORE_ABS = {"fp32": 3e-5}

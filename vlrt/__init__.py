@@ -11,15 +11,17 @@ from vlrt.errors import VlrtError
 from vlrt.image import load_image
 from vlrt.load import load
 from vlrt.ops import cosine_similarity
-from vlrt.results import Classification, Detections, EncodedImage, LabelSet
+from vlrt.results import Answers, Classification, Detections, EncodedImage, LabelSet, Matches
 from vlrt.templates import IMAGENET_TEMPLATES
 
 __all__ = [
     "IMAGENET_TEMPLATES",
+    "Answers",
     "Classification",
     "Detections",
     "EncodedImage",
     "LabelSet",
+    "Matches",
     "VlrtError",
     "__version__",
     "cosine_similarity",

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vlrt import draw
-from vlrt.results import Classification, Detections
+from vlrt import draw, fonts
+from vlrt.results import Answers, Classification, Detections
 
-_CARD_W, _PICTURE_H, _PAD, _ROW_H = 300, 260, 16, 30
+_CARD_W, _PICTURE_H, _PAD, _ROW_H, _QUESTION_H = 300, 260, 16, 30, 30
 _WIDE_W, _WIDE_H = 480, 480  # room for a picture with boxes on it
 _INK, _FAINT, _PAPER, _CARD = (28, 30, 34), (120, 125, 135), (238, 239, 242), (255, 255, 255)
 _BAR, _TRACK = (52, 104, 214), (226, 229, 236)
@@ -29,20 +29,63 @@ def classification_card(
     """
     best = result.top(top_k)
     card, y = _card(image, title, (_CARD_W - 2 * _PAD, _PICTURE_H), _ROW_H * len(best) + _PAD)
-    pen, normal = ImageDraw.Draw(card), ImageFont.load_default(15)
-    room_w = _CARD_W - 2 * _PAD
-    for label, score in best:
-        percent = f"{score:.1%}"
-        percent_w = pen.textlength(percent, font=normal)
-        name = draw.fitted(pen, label, normal, room_w - percent_w - 12)
-        pen.text((_PAD, y), name, fill=_INK, font=normal)
-        pen.text((_CARD_W - _PAD - percent_w, y), percent, fill=_INK, font=normal)
-        bar_y = y + 20
-        pen.rectangle((_PAD, bar_y, _CARD_W - _PAD - 1, bar_y + 4), fill=_TRACK)
-        if score * room_w >= 1:
-            pen.rectangle((_PAD, bar_y, _PAD + round(score * room_w) - 1, bar_y + 4), fill=_BAR)
-        y += _ROW_H
+    _bars(card, [(label, score, f"{score:.1%}") for label, score in best], y)
     return card
+
+
+def answers_card(
+    image: Image.Image, asked: Sequence[Answers], *, title: str = "", top_k: int = 1
+) -> Image.Image:
+    """A picture above the questions about it, each with bars for its best answers.
+
+    Args:
+        image: RGB, any size; shown whole, in proportion.
+        asked: what was answered to each question.
+        title: one line under the picture, such as its file name.
+        top_k: how many answers to each.
+
+    Returns:
+        RGB, of a size that depends on the numbers of questions and answers alone.
+    """
+    best = [list(zip(one.answers, one.scores.tolist(), strict=True))[:top_k] for one in asked]
+    below = sum(_QUESTION_H + _ROW_H * len(answers) for answers in best) + _PAD
+    card, y = _card(image, title, (_CARD_W - 2 * _PAD, _PICTURE_H), below)
+    pen = ImageDraw.Draw(card)
+    for one, answers in zip(asked, best, strict=True):
+        question, font = fonts.drawable(one.question, 13)
+        fitting = draw.fitted(pen, question, font, _CARD_W - 2 * _PAD)
+        pen.text((_PAD, y + 10), fitting, fill=_FAINT, font=font)
+        # Each answer is scored by itself: such scores are told as numbers, not as shares.
+        rows = [(answer, score, f"{score:.2f}") for answer, score in answers]
+        y = _bars(card, rows, y + _QUESTION_H)
+    return card
+
+
+def _bars(card: Image.Image, rows: Sequence[tuple[str, float, str]], y: int) -> int:
+    """Draw a bar of length 0..1 under each name and the number as it is told.
+
+    Args:
+        card: drawn on from side to side.
+        rows: (name, length, number told).
+        y: where the first begins, in pixels.
+
+    Returns:
+        Where the next would begin.
+    """
+    pen, normal = ImageDraw.Draw(card), ImageFont.load_default(15)
+    room_w = card.width - 2 * _PAD
+    for text, length, told in rows:
+        told_w = pen.textlength(told, font=normal)
+        name, font = fonts.drawable(text, 15)
+        name = draw.fitted(pen, name, font, room_w - told_w - 12)
+        pen.text((_PAD, y), name, fill=_INK, font=font)
+        pen.text((card.width - _PAD - told_w, y), told, fill=_INK, font=normal)
+        bar_y = y + 20
+        pen.rectangle((_PAD, bar_y, card.width - _PAD - 1, bar_y + 4), fill=_TRACK)
+        if length * room_w >= 1:
+            pen.rectangle((_PAD, bar_y, _PAD + round(length * room_w) - 1, bar_y + 4), fill=_BAR)
+        y += _ROW_H
+    return y
 
 
 def detection_card(image: Image.Image, found: Detections, *, title: str = "") -> Image.Image:

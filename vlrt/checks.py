@@ -86,7 +86,7 @@ def check_outputs(
     Raises:
         BundleError: an output is missing, or has another shape.
     """
-    known = {"4": 4, **sizes}
+    known = {str(size): size for size in range(1, 10)} | sizes
 
     def fits(name: str, letters: str) -> bool:
         shape = outputs[name].shape

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import vlrt
-from vlrt import cli_detect
+from vlrt import cli_ask, cli_detect
 from vlrt import cli_options as options
 from vlrt.cli_options import add_verb
 from vlrt.errors import ExtraMissingError, ImageError, OptionError, VlrtError
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in _FORWARDED:
             return _forward(arguments[0], arguments[1:])
-        args = _parser().parse_args(arguments)
+        args = _parsed(arguments)
         status = int(args.run(args))
         sys.stdout.flush()
     except VlrtError as error:
@@ -71,6 +71,21 @@ def _forward(verb: str, arguments: list[str]) -> int:
     return int(module.main(arguments))
 
 
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line.
+
+    argparse takes the list that a verb begins with up to the first option, and leaves over what
+    stands after it: a picture or, in `vlrt ask`, often the question. It belongs to the list too.
+    """
+    parser = _parser()
+    args, left_over = parser.parse_known_args(arguments)
+    if left_over:
+        if not hasattr(args, "images") or any(text.startswith("-") for text in left_over):
+            parser.error(f"unrecognized arguments: {' '.join(left_over)}")
+        args.images += left_over
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vlrt", description="Vision-language models on ONNX Runtime, without PyTorch."
@@ -89,9 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     options.add_model_options(verb, batch_size=16)
 
     cli_detect.add(verbs)
+    cli_ask.add(verbs)
 
     verb = add_verb(verbs, "embed", _embed, "embed pictures to a .npy file")
-    verb.add_argument("sources", nargs="+", help=options.SOURCES)
+    verb.add_argument("images", nargs="+", help=options.SOURCES)
     verb.add_argument("-o", "--output", required=True, metavar="FILE.npy")
     verb.add_argument("--overwrite", action="store_true", help="replace the files if they exist")
     options.add_model_options(verb, batch_size=16)
@@ -151,7 +167,7 @@ def _classify(args: argparse.Namespace) -> int:
 def _embed(args: argparse.Namespace) -> int:
     from vlrt import vectors
 
-    pictures = [path for path, _ in options.pictures(args.sources)]
+    pictures = [path for path, _ in options.pictures(args.images)]
     model = options.load(args, "iter_image_embeds")
     bar = options.Progress(len(pictures))
     written = vectors.write_vectors(

@@ -15,7 +15,7 @@ from vlrt import cli_options as options
 from vlrt import coco, fonts
 from vlrt.checks import checked_unit
 from vlrt.errors import ImageError, OptionError
-from vlrt.files import whole_file, writing
+from vlrt.files import writing
 from vlrt.image import load_image
 from vlrt.results import Detections
 from vlrt.sources import Source
@@ -120,7 +120,7 @@ def _detect(args: argparse.Namespace) -> int:
             yield (ids[at] if ids else at), source, found
             bar.advance(1)
 
-    _write(_FORMATS[args.format](rows(), several=len(pictures) > 1), output.results)
+    options.write_results(_FORMATS[args.format](rows(), several=len(pictures) > 1), output.results)
     bar.close()
     if failed and len(pictures) > 1:
         print(f"vlrt: {len(failed)} of {len(pictures)} could not be read", file=sys.stderr)
@@ -220,11 +220,7 @@ def _plan(args: argparse.Namespace, pictures: Sequence[Source]) -> _Output:
     for target in [*output.drawn, *([output.results] if output.results else [])]:
         if _resolved(target) in originals:
             raise OptionError(f"-o would replace the picture {str(target)!r} itself")
-        with writing(target):
-            if target.exists() and not args.overwrite:
-                raise OptionError(
-                    f"{target} already exists; choose another name, or pass --overwrite"
-                )
+        options.check_free(target, overwrite=args.overwrite)
     return output
 
 
@@ -273,17 +269,6 @@ def _draw(path: str, found: Detections, target: Path, font: str | None) -> None:
         picture.save(encoded, kind, **_SAVE_OPTIONS.get(kind, {}))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(encoded.getvalue())
-
-
-def _write(chunks: Iterator[str], target: Path | None) -> None:
-    if target is None:
-        for chunk in chunks:
-            sys.stdout.write(chunk)
-        return
-    with whole_file(target) as file:
-        for chunk in chunks:
-            with writing(target):
-                file.write(chunk.encode())
 
 
 # --- what is printed ------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import vlrt
 from vlrt import templates
 from vlrt.errors import ImageError, OptionError
-from vlrt.files import text_lines
+from vlrt.files import text_lines, whole_file, writing
 from vlrt.sources import Source, find_pictures
 
 SOURCES = "pictures: files, directories to search, and quoted patterns such as 'in/**/*.jpg'"
@@ -24,8 +25,10 @@ def add_verb(
     return made
 
 
-def add_model_options(verb: argparse.ArgumentParser, *, batch_size: int) -> None:
-    """Options for loading a model and running it."""
+def add_model_options(
+    verb: argparse.ArgumentParser, *, batch_size: int, unit: str = "pictures"
+) -> None:
+    """Options for loading a model and running it; `unit` is what its batches are made of."""
     verb.add_argument(
         "--model", required=True, help="bundle: a directory, or owner/name on the hub"
     )
@@ -37,7 +40,7 @@ def add_model_options(verb: argparse.ArgumentParser, *, batch_size: int) -> None
     verb.add_argument("--decode", default="exact", help="exact, or fast: large JPEGs at less size")
     verb.add_argument(
         "--batch-size", type=count, default=batch_size,
-        help=f"pictures in a run (default {batch_size})",
+        help=f"{unit} in a run (default {batch_size})",
     )  # fmt: skip
     verb.add_argument("--revision", help="branch, tag or commit on the hub")
     verb.add_argument("--offline", action="store_true", help="use only the hub's cache")
@@ -110,10 +113,22 @@ def labels(args: argparse.Namespace) -> list[str]:
         raise OptionError("give the labels once: --labels or --labels-file")
     if args.labels is not None:
         return [label.strip() for label in args.labels.split(",")]
+    return file_lines(args.labels_file, "labels")
+
+
+def file_lines(path: str, what: str) -> list[str]:
+    """Read a file with a text a line; messages call them `what`.
+
+    Raises:
+        OptionError: it cannot be read, or holds none.
+    """
     try:
-        return text_lines(args.labels_file)
+        lines = text_lines(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"labels file {args.labels_file!r} cannot be read: {error}") from error
+        raise OptionError(f"{what} file {path!r} cannot be read: {error}") from error
+    if not lines:
+        raise OptionError(f"{what} file {path!r} holds no {what}")
+    return lines
 
 
 def prompts(args: argparse.Namespace) -> tuple[str, ...] | None:
@@ -134,6 +149,33 @@ def json_line(path: str, result: Any) -> dict[str, Any]:
     if isinstance(result, ImageError):
         return {"image": path, "error": str(result)}
     return {"image": path, **result.to_dict()}
+
+
+def check_free(target: Path, *, overwrite: bool) -> None:
+    """Refuse the name of a file that is to be written, if one has it and is to stay.
+
+    Raises:
+        OptionError: there is such a file, or the name cannot be a file's.
+    """
+    with writing(target):
+        if target.exists() and not overwrite:
+            raise OptionError(f"{target} already exists; choose another name, or pass --overwrite")
+
+
+def write_results(chunks: Iterator[str], target: Path | None) -> None:
+    """Write results as they come: to stdout, or to a file that appears when it is complete.
+
+    Raises:
+        OptionError: the file cannot be written.
+    """
+    if target is None:
+        for chunk in chunks:
+            sys.stdout.write(chunk)
+        return
+    with whole_file(target) as file:
+        for chunk in chunks:
+            with writing(target):
+                file.write(chunk.encode())
 
 
 class Progress:

@@ -37,13 +37,17 @@ def describe(bundle: Bundle) -> Iterator[str]:
     yield from _variants(bundle)
 
 
-def lowest_cosine(parity: Parity) -> float:
+def lowest_cosine(parity: Parity) -> str:
     """The lowest cosine with the reference over the embeddings among a variant's outputs.
 
     Args:
         parity: output -> its numbers, as a manifest holds them.
+
+    Returns:
+        In words, with six decimals; a dash where there are no embeddings.
     """
-    return float(np.min([numbers.get("min_cosine", 1.0) for numbers in parity.values()]))
+    found = [numbers["min_cosine"] for numbers in parity.values() if "min_cosine" in numbers]
+    return f"{np.min(found):.6f}" if found else "-"
 
 
 def largest_error(parity: Parity) -> float:
@@ -85,6 +89,6 @@ def _variants(bundle: Bundle) -> Iterator[str]:
             size = sum(bundle.manifest["files"][file]["size"] for file in files)
             parity, speed = entry["parity"], entry["speed"]
             yield row + (
-                f"{size / 1e6:8.1f} {lowest_cosine(parity):9.6f} {largest_error(parity):10.1e} "
+                f"{size / 1e6:8.1f} {lowest_cosine(parity):>9} {largest_error(parity):10.1e} "
                 f"{speed['median_ms']:8.2f}"
             )

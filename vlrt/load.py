@@ -71,7 +71,7 @@ def load(
     }
     info = {
         "family": bundle.config["model_type"],
-        "task": family.TASK,
+        "task": family.task(bundle.config),
         "bundle": bundle.name,
         "revision": bundle.origin.revision if bundle.origin else None,
         "precision": precision,

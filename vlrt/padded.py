@@ -11,7 +11,7 @@ that undoes rounding alone, which the tolerance of the tests covers, and is left
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,6 +143,10 @@ class PaddedProcessor:
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
         return batch_of(self, images)
+
+    def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
+        """Process RGB pictures to {"pixel_values": float32 [N, 3, H, W]}."""
+        return {"pixel_values": self(images)}
 
     def to_pixels(
         self, boxes: NDArray[np.float32], size_hw: tuple[int, int]

@@ -6,7 +6,7 @@ The reference is its PIL image processors (`transformers/image_processing_backen
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ class Processor(Protocol):
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
 
+    def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
+        """Process RGB pictures to all that a graph takes of them, by input name."""
+
     def to_pixels(
         self, boxes: NDArray[np.float32], size_hw: tuple[int, int]
     ) -> NDArray[np.float32]:
@@ -58,9 +61,8 @@ class ImageProcessor:
         size: {"shortest_edge": n}, {"height": h, "width": w}, or None for no resize.
         resample: Pillow's filter number.
         crop_hw: (height, width) of the centre crop, or None.
-        table: float32 [3, 256], the value that each uint8 level of each channel becomes. Rescaling
-            and normalising are one look-up, in the very arithmetic of transformers: float64 for the
-            rescale, rounded to float32, then float32 for mean and deviation.
+        table: float32 [3, 256], the value that each uint8 level of each channel becomes (see
+            `read_table`).
     """
 
     size: dict[str, int] | None
@@ -91,17 +93,11 @@ class ImageProcessor:
         crop = read_size(settings, "crop_size", True) if settings.need("do_center_crop") else None
         if crop is not None and set(crop) == {"shortest_edge"}:
             crop = dict.fromkeys(("height", "width"), crop["shortest_edge"])
-        levels = np.tile(np.arange(256, dtype=np.float64), (3, 1))
-        factor = read_rescale(settings)
-        table = (levels if factor is None else levels * factor).astype(np.float32)
-        if settings.need("do_normalize"):
-            mean, std = read_mean_std(settings)
-            table = (table - mean) / std
         return cls(
             size=size,
             resample=read_resample(settings) if size else 0,
             crop_hw=(crop["height"], crop["width"]) if crop else None,
-            table=table,
+            table=read_table(settings),
         )
 
     @property
@@ -153,13 +149,15 @@ class ImageProcessor:
             top, left = (height - crop_h) // 2, (width - crop_w) // 2
             # Black where the crop is larger than the picture, as transformers pads.
             image = image.crop((left, top, left + crop_w, top + crop_h))
-        pixels = np.asarray(image)
-        for channel in range(3):
-            np.take(self.table[channel], pixels[..., channel], out=out[channel], mode="clip")
+        look_up(self.table, image, out)
 
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
         return batch_of(self, images)
+
+    def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
+        """Process RGB pictures to {"pixel_values": float32 [N, 3, H, W]}."""
+        return {"pixel_values": self(images)}
 
     def to_pixels(
         self, boxes: NDArray[np.float32], size_hw: tuple[int, int]
@@ -187,6 +185,28 @@ def batch_of(processor: Processor, images: Sequence[Image.Image]) -> NDArray[np.
     for image, slot in zip(images, batch, strict=True):
         processor.into(image, slot)
     return batch
+
+
+def look_up(table: NDArray[np.float32], image: Image.Image, out: NDArray[np.float32]) -> None:
+    """Rescale and normalise an RGB picture of H x W into `out`, float32 [3, H, W]."""
+    pixels = np.asarray(image)
+    for channel in range(3):
+        np.take(table[channel], pixels[..., channel], out=out[channel], mode="clip")
+
+
+def read_table(settings: Settings) -> NDArray[np.float32]:
+    """The value that each uint8 level of each channel becomes, float32 [3, 256].
+
+    Rescaling and normalising are one look-up, in the very arithmetic of transformers: float64 for
+    the rescale, rounded to float32, then float32 for mean and deviation.
+    """
+    levels = np.tile(np.arange(256, dtype=np.float64), (3, 1))
+    factor = read_rescale(settings)
+    table = (levels if factor is None else levels * factor).astype(np.float32)
+    if settings.need("do_normalize"):
+        mean, std = read_mean_std(settings)
+        table = (table - mean) / std
+    return table
 
 
 def read_size(settings: Settings, key: str, default_to_square: bool) -> dict[str, int]:

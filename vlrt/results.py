@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt import boxes as geometry
-from vlrt.errors import LabelError
+from vlrt.errors import LabelError, OptionError
 from vlrt.ops import top_k
 
 
 @dataclass(frozen=True, eq=False)
 class Classification:
-    """One picture's scores over a set of labels.
+    """Scores over a set of labels, of one picture or of what else was asked about.
 
     Attributes:
         labels: N label texts, in the order in which they were given.
         scores: float32 [N], the softmax over the labels; sums to 1. A single label therefore always
             scores 1, as in transformers.
-        logits: float32 [N], cosine similarity times the checkpoint's own logit scale.
+        logits: float32 [N], what the softmax was taken over: of CLIP, cosine similarity times the
+            checkpoint's own logit scale.
     """
 
     labels: tuple[str, ...]
@@ -60,6 +61,105 @@ class Classification:
                 for i in top_k(self.scores)
             ]
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The likeliest answers to one question about one picture, or words for one gap in a text.
+
+    Attributes:
+        question: what was asked: the question, or the text with its gap.
+        answers: K answers, best first; at least one.
+        scores: float32 [K], in 0..1 and never rising. Of a question each is a sigmoid of its own,
+            as several answers may be right, so they do not sum to 1; of a gap they are a softmax
+            over the vocabulary.
+    """
+
+    question: str
+    answers: tuple[str, ...]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if not self.answers or self.scores.shape != (len(self.answers),):
+            raise ValueError(
+                f"scores {self.scores.shape} must have shape ({len(self.answers)},), one number an "
+                "answer, of which there is one at least"
+            )
+        if not (self.scores[:-1] >= self.scores[1:]).all():
+            raise ValueError(f"scores must be the best first: {self.scores.tolist()!r:.60}")
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The answer with the highest score, and that score."""
+        return self.answers[0], float(self.scores[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"question", "answers": [{"answer", "score"}, ...]}`, best first, ready for JSON."""
+        pairs = zip(self.answers, self.scores.tolist(), strict=True)
+        answers = [{"answer": answer, "score": score} for answer, score in pairs]
+        return {"question": self.question, "answers": answers}
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """How well each of N pictures and each of M texts belong together.
+
+    Attributes:
+        texts: the M texts, in the order in which they were given.
+        logits: float32 [N, M], higher where the two fit better; comparable across both axes.
+    """
+
+    texts: tuple[str, ...]
+    logits: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 2 or self.logits.shape[1] != len(self.texts):
+            raise ValueError(
+                f"logits {self.logits.shape} must have shape (N, {len(self.texts)}), a row a "
+                "picture and a column a text"
+            )
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def rank_texts(self, image: int = 0, k: int | None = None) -> list[tuple[str, float]]:
+        """The `k` texts that fit one picture best, as (text, logit), best first; all by default.
+
+        Raises:
+            OptionError: there is no picture at that position.
+        """
+        row = self.logits[_position("image", image, len(self.logits))]
+        return [(self.texts[i], float(row[i])) for i in top_k(row, k)]
+
+    def rank_images(self, text: int = 0, k: int | None = None) -> list[tuple[int, float]]:
+        """The `k` pictures that fit one text best, as (position, logit), best first.
+
+        Raises:
+            OptionError: there is no text at that position.
+        """
+        column = self.logits[:, _position("text", text, len(self.texts))]
+        return [(int(i), float(column[i])) for i in top_k(column, k)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"images": [{"texts": [{"text", "logit"}, ...]}, ...]}`, ready for JSON.
+
+        Pictures are in the order in which they were given, the texts of each best first.
+        """
+        return {
+            "images": [
+                {"texts": [{"text": text, "logit": logit} for text, logit in self.rank_texts(i)]}
+                for i in range(len(self))
+            ]
+        }
+
+
+def _position(name: str, position: int, number: int) -> int:
+    if not 0 <= position < number:
+        raise OptionError(f"{name} is {position!r}; valid: 0 to {number - 1}, {number} were given")
+    return position
 
 
 @dataclass(frozen=True, eq=False)

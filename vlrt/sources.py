@@ -54,6 +54,21 @@ def find_pictures(sources: Sequence[str]) -> tuple[list[Source], list[str]]:
     return pictures, others
 
 
+def names_pictures(text: str) -> bool:
+    """Whether a text stands for pictures, there or missing, and not for something to be said.
+
+    It does if a file or directory has this name, if it is a pattern that files match, or if it ends
+    like a picture's name.
+    """
+    Image.init()
+    if PurePath(text).suffix.lower() in Image.registered_extensions():
+        return True
+    if not text:  # which a path would take for the directory at hand
+        return False
+    is_there = _says(Path(text).exists)
+    return is_there or (glob.has_magic(text) and any(glob.iglob(text, recursive=True)))  # noqa: PTH207
+
+
 def _expanded(source: str) -> Iterator[tuple[Source, bool]]:
     """The files of one source, each with whether it was given by name."""
     path = Path(source)

@@ -31,38 +31,64 @@ class Tokenizer:
             raise BundleError(f"{path} is not a tokenizer: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        pad = settings.need("pad_token")
-        token = pad.get("content") if isinstance(pad, dict) else pad
-        pad_id = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
-        if pad_id is None:
-            raise BundleError(f"{settings.file}: pad_token {token!r} is not in {path.name}")
-        self.pad_id: int = pad_id
+        self._settings = settings
+        self.pad_id = self.special_id("pad_token")
         self.max_length = max_length
 
-    def ids(self, texts: Iterable[str], *, truncate: bool = False) -> list[list[int]]:
+    def special_id(self, name: str) -> int:
+        """The id of a special token.
+
+        Args:
+            name: its name in `tokenizer_config.json`, such as "pad_token".
+
+        Raises:
+            BundleError: the settings do not name it, or the tokenizer does not have it.
+        """
+        value = self._settings.need(name)
+        token = value.get("content") if isinstance(value, dict) else value
+        found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
+        if found is None:
+            raise BundleError(f"{self._settings.file}: {name} {token!r} is not in tokenizer.json")
+        return int(found)
+
+    def token(self, token_id: int) -> str:
+        """A token as the vocabulary writes it.
+
+        Raises:
+            BundleError: there is none of that id.
+        """
+        token: str | None = self._tokenizer.id_to_token(token_id)
+        if token is None:
+            raise BundleError(f"{self._settings.file}: there is no token with the id {token_id}")
+        return token
+
+    def ids(
+        self, texts: Iterable[str], *, truncate: bool = False, what: str = "text"
+    ) -> list[list[int]]:
         """Token ids of each text, special tokens included, not padded.
 
         Args:
             texts: any number of texts.
             truncate: cut a text that is too long, keeping the closing special token as transformers
                 does with `truncation=True`; otherwise such a text is an error.
+            what: to call a text in messages.
 
         Raises:
             TextError: a text is not a string, is empty, holds a lone surrogate, or is too long.
         """
         if isinstance(texts, str):
-            raise TextError(f"texts must be a list of strings, not one string: {texts[:40]!r}")
+            raise TextError(f"{what}s must be a list of strings, not one string: {texts[:40]!r}")
         if not isinstance(texts, Iterable):
-            raise TextError(f"texts must be a list of strings, not {texts!r:.60}")
+            raise TextError(f"{what}s must be a list of strings, not {texts!r:.60}")
         texts = list(texts)
         for position, text in enumerate(texts):
-            _check(text, position)
+            _check(text, f"{what} {position}")
         encodings = self._tokenizer.encode_batch(texts)
         for position, encoding in enumerate(encodings):
             if len(encoding.ids) > self.max_length:
                 if not truncate:
                     raise TextError(
-                        f"text {position} has {len(encoding.ids)} tokens, the model takes "
+                        f"{what} {position} has {len(encoding.ids)} tokens, the model takes "
                         f"{self.max_length}; shorten it, or cut it by truncate=True (--truncate): "
                         f"{texts[position][:60]!r}..."
                     )
@@ -103,18 +129,19 @@ def token_limit(tokenizer: Settings, config: Settings) -> int:
     stated = tokenizer.need("model_max_length")
     if not isinstance(stated, int | float) or stated < 1:
         raise BundleError(f"{tokenizer.file}: model_max_length is {stated!r}, not a number")
-    positions = (config.get("text_config") or {}).get("max_position_embeddings")
+    # A model of two towers states those of its texts apart; a joint one, with the rest.
+    positions = (config.get("text_config") or config).get("max_position_embeddings")
     return int(stated if positions is None else min(stated, positions))
 
 
-def _check(text: Any, position: int) -> None:
+def _check(text: Any, name: str) -> None:
     if not isinstance(text, str):
-        raise TextError(f"text {position} is a {type(text).__name__}, not a string: {text!r:.60}")
+        raise TextError(f"{name} is a {type(text).__name__}, not a string: {text!r:.60}")
     if not text.strip():
-        raise TextError(f"text {position} is empty")
+        raise TextError(f"{name} is empty")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise TextError(
-            f"text {position} holds a lone surrogate at character {error.start}: {text!r:.60}"
+            f"{name} holds a lone surrogate at character {error.start}: {text!r:.60}"
         ) from error

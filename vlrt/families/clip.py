@@ -35,7 +35,6 @@ from vlrt.stream import (
 from vlrt.templates import Templates
 
 COMPONENTS = ("vision_model", "text_model")
-TASK = "zero-shot-image-classification"
 
 Embeds = NDArray[np.float32]
 
@@ -45,6 +44,11 @@ _PUBLISHED_LOGIT_SCALE = {
     f"openai/clip-vit-{name}": 100.0
     for name in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
 }
+
+
+def task(_config: Mapping[str, Any]) -> str:
+    """What the checkpoint was trained for, as the hub names it."""
+    return "zero-shot-image-classification"
 
 
 def image_processor(settings: Settings) -> Processor:

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from vlrt import boxes as geometry
 from vlrt.errors import BundleError
 from vlrt.families import owlvit
-from vlrt.families.owlvit import COMPONENTS, FOREIGN_COMPONENTS, FOREIGN_NOTE, TASK
+from vlrt.families.owlvit import COMPONENTS, FOREIGN_COMPONENTS, FOREIGN_NOTE, task
 from vlrt.files import Settings
 from vlrt.padded import PaddedProcessor
 from vlrt.processor import Processor
 from vlrt.results import EncodedImage
 
-__all__ = ["COMPONENTS", "FOREIGN_COMPONENTS", "FOREIGN_NOTE", "TASK", "Model", "image_processor"]
+__all__ = ["COMPONENTS", "FOREIGN_COMPONENTS", "FOREIGN_NOTE", "Model", "image_processor", "task"]
 
 
 def image_processor(settings: Settings) -> Processor:

@@ -35,10 +35,14 @@ FOREIGN_NOTE = (
     "texts and pictures share one graph, which takes one picture at a time and encodes the labels "
     "again for each; a bundle that `vlrt export` makes of the checkpoint is faster and can do more"
 )
-TASK = "zero-shot-object-detection"
 
 Boxes = NDArray[np.float32]
 Labels: TypeAlias = Iterable[str] | LabelSet
+
+
+def task(_config: Mapping[str, Any]) -> str:
+    """What the checkpoint was trained for, as the hub names it."""
+    return "zero-shot-object-detection"
 
 
 def image_processor(settings: Settings) -> Processor:
