@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, CLIPModel, OwlViTForObjectDetection, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    CLIPModel,
+    OwlViTForObjectDetection,
+    PreTrainedModel,
+    ViltForQuestionAnswering,
+)
 
 from vlrt_export.pipeline import export
 
@@ -25,9 +31,7 @@ def make_seeded(snapshot: Path, root: Path, *precisions: str) -> tuple[Path, Pat
     Returns:
         The checkpoint's and the bundle's directory.
     """
-    checkpoint, bundle = root / "checkpoint", root / f"bundle-{'-'.join(precisions)}"
-    if not (checkpoint / "model.safetensors").is_file():
-        _make_checkpoint(snapshot, checkpoint)
+    checkpoint, bundle = seeded_checkpoint(snapshot, root), root / f"bundle-{'-'.join(precisions)}"
     export(
         str(checkpoint),
         bundle,
@@ -36,6 +40,14 @@ def make_seeded(snapshot: Path, root: Path, *precisions: str) -> tuple[Path, Pat
         say=lambda line: print(line, file=sys.stderr),
     )
     return checkpoint, bundle
+
+
+def seeded_checkpoint(snapshot: Path, root: Path) -> Path:
+    """A seeded checkpoint, kept under `root` for the next time."""
+    checkpoint = root / "checkpoint"
+    if not (checkpoint / "model.safetensors").is_file():
+        _make_checkpoint(snapshot, checkpoint)
+    return checkpoint
 
 
 def _settle_clip(model: PreTrainedModel) -> None:
@@ -54,9 +66,21 @@ def _settle_owlvit(model: PreTrainedModel) -> None:
     model.class_head.logit_scale.bias.fill_(30)
 
 
+def _settle_vilt(model: PreTrainedModel) -> None:
+    """Answers of which a few stand out, as after training, and positions that matter.
+
+    transformers draws logits that are all near 0, and leaves position embeddings at 0.
+    """
+    answers = model.classifier[-1]
+    answers.weight.mul_(4)
+    answers.bias.fill_(-6)
+    model.vilt.embeddings.position_embeddings.normal_(std=model.config.initializer_range)
+
+
 _MODELS = {
     "clip": (CLIPModel, _settle_clip),
     "owlvit": (OwlViTForObjectDetection, _settle_owlvit),
+    "vilt": (ViltForQuestionAnswering, _settle_vilt),
 }
 
 
@@ -71,7 +95,7 @@ def _make_checkpoint(snapshot: Path, out: Path) -> None:
     model = kind(config)
     with torch.no_grad():
         settle(model)
-    # vocab.json and merges.txt stay as they are: transformers reads a tokenizer.json more slowly.
+    # Vocabularies stay as they are: transformers reads a tokenizer.json more slowly.
     for path in snapshot.iterdir():
         shutil.copyfile(path, out / path.name)
     model.save_pretrained(out)  # last: its weights say that the checkpoint is complete

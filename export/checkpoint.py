@@ -17,6 +17,7 @@ from vlrt.files import file_sha256
 
 _WANTED = ["*.json", "*.txt", "*.safetensors"]
 _OLDER_WEIGHTS = ["pytorch_model*.bin"]
+_IMAGE_SETTINGS = "preprocessor_config.json"
 
 
 class _Stated(dict[str, Any]):
@@ -134,6 +135,19 @@ class Checkpoint:
         """One digest over all weight files: the checkpoint's fingerprint."""
         return file_sha256(*self.weight_files)
 
+    def image_settings(self) -> dict[str, Any]:
+        """The image processor's settings, where transformers 5 or an older one puts them.
+
+        Raises:
+            ExportError: there are none.
+        """
+        if (self.root / _IMAGE_SETTINGS).is_file():
+            return self.json(_IMAGE_SETTINGS)
+        settings = self.json("processor_config.json").get("image_processor")
+        if not isinstance(settings, dict):
+            raise ExportError(f"{self.name} has no image processor settings")
+        return settings
+
     def write_settings(self, target: Path) -> None:
         """Write the bundle's settings files: config, preprocessor and tokenizer.
 
@@ -145,15 +159,11 @@ class Checkpoint:
             ExportError: the checkpoint has no image processor settings or no tokenizer.
         """
         shutil.copyfile(self.root / "config.json", target / "config.json")
-        if (self.root / "preprocessor_config.json").is_file():
-            shutil.copyfile(
-                self.root / "preprocessor_config.json", target / "preprocessor_config.json"
-            )
+        if (self.root / _IMAGE_SETTINGS).is_file():
+            shutil.copyfile(self.root / _IMAGE_SETTINGS, target / _IMAGE_SETTINGS)
         else:
-            processor = self.json("processor_config.json").get("image_processor")
-            if not isinstance(processor, dict):
-                raise ExportError(f"{self.name} has no image processor settings")
-            (target / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
+            content = json.dumps(self.image_settings(), indent=2)
+            (target / _IMAGE_SETTINGS).write_text(content)
         if all((self.root / f"tokenizer{part}.json").is_file() for part in ("", "_config")):
             for part in ("", "_config"):
                 shutil.copyfile(

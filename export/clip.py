@@ -8,25 +8,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from vlrt.families.clip import COMPONENTS, TASK
+from vlrt.families.clip import COMPONENTS
 from vlrt.ops import cosine_similarity
 
 from .checkpoint import Checkpoint
 from .graph import Graph
 from .precision import Recipe
 from .reference import TorchModel
-from .transformer import samples_at_once, text_embeds, vision_tokens
+from .transformer import pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
-    "COMPONENTS", "INPUTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TASK",
-    "Reference", "at_once", "build", "quality", "values",
+    "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
+    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "values",
 ]  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
 
-INPUTS = {"vision_model": ("pixel_values",), "text_model": ("input_ids",)}
-PICTURES = 32  # drawn ones, to verify on
+PICTURES, TEXTS = 32, None  # drawn and written ones, to verify on; None for all there are
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
 # What a precision leaves alone, by the names of linear layers (see `Recipe`).
 KEEP_FP32 = {"int8": frozenset({"visual_projection", "text_projection"})}
@@ -36,6 +36,27 @@ _WRONG_EOS = 2
 _CLEAR = 1  # by how much of a logit the best label must lead
 
 
+def check(checkpoint: Checkpoint) -> None:
+    """Nothing is refused but what `build` finds."""
+
+
+def samples(
+    checkpoint: Checkpoint,  # noqa: ARG001  what other families need
+    images: list[Image.Image],
+    texts: list[str],
+) -> tuple[list[Image.Image], list[str]]:
+    """Pictures and texts to verify on: as they are, for each picture meets each text."""
+    return images, texts
+
+
+def inputs(made: Arrays) -> dict[str, dict[str, NDArray[Any]]]:
+    """What each graph takes of what the processor and the tokenizer make."""
+    return {
+        "vision_model": {"pixel_values": made["pixel_values"]},
+        "text_model": {"input_ids": made["input_ids"]},
+    }
+
+
 def values(checkpoint: Checkpoint) -> dict[str, float]:
     """What no graph holds: `logit_scale`, the factor itself, exp of the checkpoint's parameter."""
     return {"logit_scale": float(np.exp(checkpoint.tensor("logit_scale")))}
@@ -43,7 +64,7 @@ def values(checkpoint: Checkpoint) -> dict[str, float]:
 
 def at_once(config: Mapping[str, Any]) -> int:
     """How many pictures to verify in one run."""
-    return samples_at_once(config["vision_config"])
+    return pictures_at_once(config["vision_config"])
 
 
 def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:

@@ -128,8 +128,12 @@ class Graph:
 
     def add(self, a: str, b: str) -> str:
         """Sum, in the wider type of the two."""
-        kind = FLOAT if FLOAT in (self._types[a], self._types[b]) else self._types[a]
-        return str(self.op("Add", self.cast(a, kind), self.cast(b, kind)))
+        return str(self.op("Add", *self.widened(a, b)))
+
+    def widened(self, *values: str) -> list[str]:
+        """The values in the wider type of them all: fp32 if any of them is."""
+        kinds = {self._types[value] for value in values}
+        return [self.cast(value, FLOAT) for value in values] if FLOAT in kinds else list(values)
 
     def layer_norm(self, value: str, name: str, epsilon: float) -> str:
         """LayerNorm with the weights under `name`; statistics are fp32 in every precision."""
@@ -209,7 +213,15 @@ class Graph:
         raise ExportError(f"hidden_act is {kind!r}; valid: quick_gelu, gelu")
 
     def attention(
-        self, query: str, key: str, value: str, heads: int, *, length: int, causal: bool = False
+        self,
+        query: str,
+        key: str,
+        value: str,
+        heads: int,
+        *,
+        length: int,
+        causal: bool = False,
+        mask: str | None = None,
     ) -> str:
         """Multi-head attention over [B, L, D] queries, keys and values.
 
@@ -218,14 +230,15 @@ class Graph:
             heads: how many.
             length: about how many tokens there will be; decides the kernel.
             causal: a token sees only those before it.
+            mask: what is added to the scores, [B, 1, queries, keys]; ONNX Runtime takes none that
+                is the same for all queries and is stated once. The flash kernel takes none at all.
         """
-        if length >= LONG_SEQUENCE:
+        parts = self.widened(query, key, value)
+        if length >= LONG_SEQUENCE and mask is None:
             return str(
                 self.op(
                     "MultiHeadAttention",
-                    query,
-                    key,
-                    value,
+                    *parts,
                     domain=CONTRIB,
                     num_heads=heads,
                     unidirectional=int(causal),
@@ -234,9 +247,8 @@ class Graph:
         return str(
             self.op(
                 "Attention",
-                query,
-                key,
-                value,
+                *parts,
+                *([] if mask is None else [self.cast(mask, self._types[parts[0]])]),
                 q_num_heads=heads,
                 kv_num_heads=heads,
                 is_causal=int(causal),

@@ -5,18 +5,28 @@ It computes what `transformers/models/owlv2/modeling_owlv2.py` computes.
 
 from typing import Any
 
-from vlrt.families.owlv2 import COMPONENTS, TASK
+from vlrt.families.owlv2 import COMPONENTS
 
 from . import owlvit
 from .checkpoint import Checkpoint
 from .graph import Graph
-from .owlvit import INPUTS, KEEP_FP32, PICTURES, at_once, quality, values
+from .owlvit import (
+    KEEP_FP32,
+    PICTURES,
+    TEXTS,
+    at_once,
+    check,
+    inputs,
+    quality,
+    samples,
+    values,
+)
 from .precision import Recipe
 from .transformer import patch_count
 
 __all__ = [
-    "COMPONENTS", "INPUTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TASK",
-    "Reference", "at_once", "build", "quality", "values",
+    "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
+    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "values",
 ]  # fmt: skip
 
 # The runtime resizes in NumPy, transformers in SciPy; the order of sums differs.

@@ -12,24 +12,26 @@ from numpy.typing import NDArray
 
 from vlrt.boxes import center_to_corners, iou
 from vlrt.detection import class_logits
-from vlrt.families.owlvit import COMPONENTS, TASK
+from vlrt.families.owlvit import COMPONENTS
 from vlrt.ops import sigmoid
 
 from .checkpoint import Checkpoint
+from .clip import check, inputs, samples
 from .graph import FLOAT, Graph
 from .precision import Recipe
 from .reference import TorchModel
-from .transformer import patch_count, samples_at_once, text_embeds, vision_tokens
+from .transformer import patch_count, pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
-    "COMPONENTS", "INPUTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TASK",
-    "Reference", "at_once", "box_bias", "build", "mlp_head", "quality", "values", "vision",
+    "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
+    "Reference", "at_once", "box_bias", "build", "check", "inputs", "mlp_head", "quality",
+    "samples", "values", "vision",
 ]  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
 
-INPUTS = {"vision_model": ("pixel_values",), "text_model": ("input_ids",)}
-PICTURES = 8  # drawn ones, to verify on; a large model takes half a minute for each
+# To verify on: drawn pictures, of which a large model takes half a minute for each, and all texts.
+PICTURES, TEXTS = 8, None
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
 # The heads take 2 % of the time. In int8 too, they leave the demo checkpoint's mAP where it is and
 # move its boxes a little further: mean IoU with the reference 0.982, not 0.987
@@ -52,7 +54,7 @@ def values(checkpoint: Checkpoint) -> dict[str, float]:  # noqa: ARG001  what ot
 
 def at_once(config: Mapping[str, Any]) -> int:
     """How many pictures to verify in one run."""
-    return samples_at_once(config["vision_config"])
+    return pictures_at_once(config["vision_config"])
 
 
 def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:

@@ -1,8 +1,9 @@
 """A checkpoint to a bundle: build every variant, prove it, write what passes.
 
-What a family is to an export, its module says: which graphs there are and what goes into them
-(COMPONENTS, INPUTS, `build`, `values`), what a precision leaves alone (KEEP_FP32), and how to prove
-it (TASK, PICTURES, PIXELS_ABS, `at_once`, `Reference`, `quality`).
+What a family is to an export, its module says: what it refuses (`check`), which graphs there are
+and what goes into them (COMPONENTS, `inputs`, `build`, `values`), what a precision leaves alone
+(KEEP_FP32), and how to prove it (PICTURES, TEXTS, `samples`, PIXELS_ABS, `at_once`, `Reference`,
+`quality`).
 """
 
 import importlib
@@ -102,7 +103,8 @@ def export(
         root = Path(scratch) / "bundle"
         (root / "onnx").mkdir(parents=True)
         pictures = list(images or samples.drawn_pictures(family.PICTURES))
-        run = _Run(checkpoint, family, root, pictures, list(texts or samples.texts()), say)
+        given = list(texts or samples.texts(family.TEXTS))
+        run = _Run(checkpoint, family, root, pictures, given, say)
         report = run.all(precisions)
         if not report.written:
             lines = [f"{p}: {why}" for p, whys in report.refused.items() for why in whys]
@@ -128,11 +130,17 @@ class _Run:
     ) -> None:
         self.checkpoint, self.family, self.root, self.say = checkpoint, family, root, say
         checkpoint.write_settings(root)
+        self.runtime = import_family(checkpoint.model_type)
+        self.task: str = self.runtime.task(read_settings(root, "config.json"))
+        family.check(checkpoint)
         self.values: dict[str, float] = family.values(checkpoint)
         self.at_once: int = family.at_once(checkpoint.config)
         self.threads = available_cpus()
         self.placement = place("cpu")
-        self.inputs = self._inputs(texts, images)
+        images, texts = family.samples(checkpoint, images, texts)
+        self.inputs = self._inputs(images, texts)
+        # Alone, a sample is not padded to the size of others: this is what is timed.
+        self.single = self._inputs(*family.samples(checkpoint, images[:1], texts[:1]))
         self.expected: dict[str, Arrays] = {}
         self.components: dict[str, dict[str, Any]] = {name: {} for name in family.COMPONENTS}
         self.quality: dict[str, dict[str, Any]] = {}
@@ -140,31 +148,29 @@ class _Run:
         if self.missing:
             self._compare_with_own_fp32()
         else:
-            self._ask_reference(texts, images)
+            self._ask_reference(images, texts)
 
-    def _inputs(self, texts: list[str], images: list[Image.Image]) -> dict[str, Arrays]:
-        """What the runtime's own preprocessing makes of the samples, for each component."""
-        runtime = import_family(self.checkpoint.model_type)
-        processor = runtime.image_processor(read_settings(self.root, "preprocessor_config.json"))
+    def _inputs(self, images: list[Image.Image], texts: list[str]) -> dict[str, Arrays]:
+        """What the runtime's own preprocessing makes of samples, for each component."""
+        settings = read_settings(self.root, "preprocessor_config.json")
+        processor = self.runtime.image_processor(settings)
         settings = read_settings(self.root, "tokenizer_config.json")
         limit = token_limit(settings, read_settings(self.root, "config.json"))
         tokenizer = Tokenizer(self.root / "tokenizer.json", settings, limit)
         made = tokenizer.pad(tokenizer.ids(texts, truncate=True))
-        made["pixel_values"] = processor(images)
-        return {
-            component: {name: made[name] for name in self.family.INPUTS[component]}
-            for component in self.family.COMPONENTS
-        }
+        given: dict[str, Arrays] = self.family.inputs(made | processor.inputs(images))
+        return given
 
-    def _ask_reference(self, texts: list[str], images: list[Image.Image]) -> None:
+    def _ask_reference(self, images: list[Image.Image], texts: list[str]) -> None:
         self.say(f"verifying against PyTorch: {len(images)} pictures, {len(texts)} texts")
-        torch_model = self.family.Reference(self.checkpoint, self.family.TASK, self.at_once)
-        theirs = torch_model.process(images) | torch_model.tokenize(texts)
+        torch_model = self.family.Reference(self.checkpoint, self.at_once)
+        made = self.family.inputs(torch_model.process(images) | torch_model.tokenize(texts))
         for component, named in self.inputs.items():
             for name, array in named.items():
+                theirs = made[component][name]
                 allowed = self.family.PIXELS_ABS if name == "pixel_values" else 0
-                same_shape = theirs[name].shape == array.shape
-                if not same_shape or not np.abs(theirs[name] - array).max() <= allowed:
+                same_shape = theirs.shape == array.shape
+                if not same_shape or not np.abs(theirs - array).max() <= allowed:
                     raise GateError(
                         f"{component}: transformers makes other {name} of the samples than vlrt "
                         "does from the checkpoint's own settings"
@@ -213,7 +219,7 @@ class _Run:
             found, repeatable = verify.run_twice(session, inputs, size)
             outputs |= found
             parity = verify.parity(found, self.expected[component])
-            timing = verify.speed(session, inputs, self.threads, "cpu")
+            timing = verify.speed(session, self.single[component], self.threads, "cpu")
             made[component] = {
                 "files": [f"onnx/{file}" for file in files],
                 "recipe": recipe.describe(),
@@ -223,12 +229,12 @@ class _Run:
             }
             written = sum((self.root / "onnx" / file).stat().st_size for file in files)
             self.say(
-                f"  {name}: {written / 1e6:.1f} MB, lowest cosine {lowest_cosine(parity):.6f}, "
+                f"  {name}: {written / 1e6:.1f} MB, lowest cosine {lowest_cosine(parity)}, "
                 f"largest error {largest_error(parity):.1e}, {timing['median_ms']:.1f} ms"
             )
         expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
         quality = self.family.quality(outputs, expected, self.values)
-        whys = verify.complaints(GATES[self.family.TASK][precision], made, quality)
+        whys = verify.complaints(GATES[self.task][precision], made, quality)
         for component, entry in made.items():
             if whys:
                 for file in entry["files"]:
@@ -278,7 +284,7 @@ class _Run:
         return {
             "vlrt_version": __version__,
             "family": self.checkpoint.model_type,
-            "task": self.family.TASK,
+            "task": self.task,
             "source": {
                 "repository": self.checkpoint.name if self.checkpoint.revision else None,
                 "directory": None if self.checkpoint.revision else self.checkpoint.root.name,

@@ -7,6 +7,8 @@ from typing import Any, cast
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlrt.load import import_family
+
 from .checkpoint import Checkpoint
 from .verify import SLICE, run_in_slices, slice_size
 
@@ -26,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def pil_processor_class(family: str) -> Any:
-    """The image processor on PIL that transformers has for "CLIP", "OwlViT" or "Owlv2".
+    """The image processor on PIL that transformers has for "CLIP", "OwlViT", "Owlv2" or "Vilt".
 
     The first releases of version 5 have it under the name that later ones give to another.
     """
@@ -41,27 +43,34 @@ class TorchModel:
 
     Args:
         checkpoint: any that transformers loads.
-        task: as Hugging Face names it; optimum's TasksManager knows the class for it.
         at_once: pictures in one run.
     """
 
-    def __init__(self, checkpoint: Checkpoint, task: str, at_once: int = SLICE) -> None:
+    def __init__(self, checkpoint: Checkpoint, at_once: int = SLICE) -> None:
         import torch
         import transformers
-        from optimum.exporters.tasks import TasksManager
 
-        chosen = TasksManager.get_model_class_for_task(
-            task, framework="pt", model_type=checkpoint.model_type
-        )
         cast(
             "Any", transformers.logging
         ).disable_progress_bar()  # the export says itself how far it is
-        self.model = chosen.from_pretrained(
-            checkpoint.root, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
+        self.model = (
+            self.model_class(checkpoint)
+            .from_pretrained(checkpoint.root, dtype=torch.float32, attn_implementation="eager")
+            .eval()
+        )
         self.at_once = at_once
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.root)
         self.image_processor: Any = _pil_processor(checkpoint)
+
+    @staticmethod
+    def model_class(checkpoint: Checkpoint) -> Any:
+        """The class that optimum's TasksManager knows for the checkpoint's task."""
+        from optimum.exporters.tasks import TasksManager
+
+        model_type = checkpoint.model_type
+        return TasksManager.get_model_class_for_task(
+            import_family(model_type).task(checkpoint.config), framework="pt", model_type=model_type
+        )
 
     def process(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
         """What transformers' PIL image processor makes of pictures, by name."""

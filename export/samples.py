@@ -36,9 +36,15 @@ def drawn_pictures(number: int, seed: int = 0) -> list[Image.Image]:
     ]
 
 
-def texts() -> list[str]:
-    """Labels of every colour and shape, and sentences of one to fifteen words."""
-    return [f"a {colour} {shape}" for colour, shape in ALL_PAIRS] + _SENTENCES
+def texts(number: int | None = None) -> list[str]:
+    """Labels of every colour and shape, and sentences of one to fifteen words.
+
+    Args:
+        number: so many of them, from the first to the last; None for all.
+    """
+    found = [f"a {colour} {shape}" for colour, shape in ALL_PAIRS] + _SENTENCES
+    at = np.arange(len(found)) if number is None else np.linspace(0, len(found) - 1, number)
+    return [found[round(position)] for position in at]
 
 
 def pictures_in(directory: str) -> list[Image.Image]:

@@ -1,5 +1,6 @@
-"""Pre-norm transformer towers, as CLIP has them and OWL-ViT takes them over."""
+"""Pre-norm transformers: CLIP's towers, which OWL-ViT takes over, and all families' encoder."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,34 @@ import numpy as np
 from vlrt.errors import ExportError
 
 from .graph import FLOAT, INT64, Graph
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """What a family calls the parts of its layers; `layer` has a `{}` for the number."""
+
+    layer: str
+    norm1: str
+    query: str
+    key: str
+    value: str
+    out: str
+    norm2: str
+    fc1: str
+    fc2: str
+
+
+CLIP_LAYERS = LayerNames(
+    layer="encoder.layers.{}.",
+    norm1="layer_norm1",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    out="self_attn.out_proj",
+    norm2="layer_norm2",
+    fc1="mlp.fc1",
+    fc2="mlp.fc2",
+)
 
 
 def vision_tokens(graph: Graph, prefix: str, tower: dict[str, Any], first_norm: str) -> str:
@@ -87,9 +116,12 @@ def encoder(
     config: dict[str, Any],
     *,
     length: int,
+    names: LayerNames = CLIP_LAYERS,
     causal: bool = False,
+    mask: str | None = None,
+    first: str | None = None,
 ) -> str:
-    """Run the residual stream [B, L, D] through `{prefix}encoder.layers.*` (CLIP's tensor names).
+    """Run the residual stream [B, L, D] through the layers of an encoder.
 
     Args:
         graph: the graph to add to.
@@ -98,22 +130,51 @@ def encoder(
         config: the tower's settings: num_hidden_layers, num_attention_heads, hidden_act,
             layer_norm_eps.
         length: about how many tokens there will be.
+        names: of the layers' tensors.
         causal: a token sees only those before it.
+        mask: what is added to the scores of each key, [B, 1, 1, L], or None.
+        first: how many of the first tokens are wanted, int64 [1]; the last layer leaves out the
+            others, which nothing reads any more. None for all.
+
+    Returns:
+        [B, L, D], or [B, first, D].
     """
-    epsilon = config["layer_norm_eps"]
-    for number in range(config["num_hidden_layers"]):
-        layer = f"{prefix}encoder.layers.{number}."
-        normed = graph.layer_norm(value, f"{layer}layer_norm1", epsilon)
-        packed = graph.linear(normed, *(f"{layer}self_attn.{part}_proj" for part in "qkv"))
-        query, key, val = graph.op("Split", packed, outputs=3, axis=-1, num_outputs=3)
-        attended = graph.attention(
-            query, key, val, config["num_attention_heads"], length=length, causal=causal
+    epsilon, layers = config["layer_norm_eps"], config["num_hidden_layers"]
+    heads = config["num_attention_heads"]
+    wide = None if mask is None else _for_queries(graph, mask, graph.op("Shape", mask, start=3))
+    for number in range(layers):
+        layer = prefix + names.layer.format(number)
+        of_query, of_key, of_value = (
+            f"{layer}{name}" for name in (names.query, names.key, names.value)
         )
-        value = graph.add(value, graph.linear(attended, f"{layer}self_attn.out_proj"))
-        normed = graph.layer_norm(value, f"{layer}layer_norm2", epsilon)
-        hidden = graph.activation(graph.linear(normed, f"{layer}mlp.fc1"), config["hidden_act"])
-        value = graph.add(value, graph.linear(hidden, f"{layer}mlp.fc2"))
+        normed = graph.layer_norm(value, f"{layer}{names.norm1}", epsilon)
+        if first is None or number < layers - 1:
+            packed = graph.linear(normed, of_query, of_key, of_value)
+            query, key, val = graph.op("Split", packed, outputs=3, axis=-1, num_outputs=3)
+        else:
+            value, few = (_first_tokens(graph, tokens, first) for tokens in (value, normed))
+            wide = None if mask is None else _for_queries(graph, mask, first)
+            packed = graph.linear(normed, of_key, of_value)
+            query = graph.linear(few, of_query)
+            key, val = graph.op("Split", packed, outputs=2, axis=-1, num_outputs=2)
+        attended = graph.attention(query, key, val, heads, length=length, causal=causal, mask=wide)
+        value = graph.add(value, graph.linear(attended, f"{layer}{names.out}"))
+        normed = graph.layer_norm(value, f"{layer}{names.norm2}", epsilon)
+        hidden = graph.linear(normed, f"{layer}{names.fc1}")
+        hidden = graph.activation(hidden, config["hidden_act"])
+        value = graph.add(value, graph.linear(hidden, f"{layer}{names.fc2}"))
     return value
+
+
+def _for_queries(graph: Graph, mask: str, number: str) -> str:
+    """A mask [B, 1, 1, L] repeated for so many queries (int64 [1]): [B, 1, number, L]."""
+    shape = graph.op("Concat", graph.ints(1, 1), number, graph.ints(1), axis=0)
+    return str(graph.op("Expand", mask, shape))
+
+
+def _first_tokens(graph: Graph, tokens: str, number: str) -> str:
+    """The first so many (int64 [1]) of tokens [B, L, D]."""
+    return str(graph.op("Slice", tokens, graph.ints(0), number, graph.ints(1)))
 
 
 def patch_count(tower: dict[str, Any]) -> int:
@@ -121,12 +182,21 @@ def patch_count(tower: dict[str, Any]) -> int:
     return int(tower["image_size"] // tower["patch_size"]) ** 2
 
 
-def samples_at_once(tower: dict[str, Any], budget: int = 1 << 30) -> int:
-    """How many pictures to verify in one run, from 1 to 8.
+def samples_at_once(tokens: int, heads: int, budget: int = 1 << 30) -> int:
+    """How many samples to verify in one run, from 1 to 8.
 
     Eager attention keeps one matrix of all tokens by all tokens for each head, and one more while
     it takes the softmax; both of them stay within `budget` bytes each.
+
+    Args:
+        tokens: of one sample.
+        heads: of a layer.
+        budget: bytes.
     """
-    tokens = patch_count(tower) + 1
-    matrix = tower["num_attention_heads"] * tokens**2 * np.dtype(np.float32).itemsize
+    matrix = heads * tokens**2 * np.dtype(np.float32).itemsize
     return int(min(8, max(1, budget // matrix)))
+
+
+def pictures_at_once(tower: dict[str, Any]) -> int:
+    """How many pictures of a vision tower to verify in one run."""
+    return samples_at_once(patch_count(tower) + 1, tower["num_attention_heads"])

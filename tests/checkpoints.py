@@ -85,6 +85,45 @@ OWL_PREPROCESSOR: dict[str, dict[str, Any]] = {
         "rescale_factor": 1 / 255,
     },
 }
+VILT_CONFIG: dict[str, Any] = {
+    "architectures": ["ViltForQuestionAnswering"],
+    "model_type": "vilt",
+    "hidden_act": "gelu",
+    "hidden_size": 32,
+    "id2label": {str(n): f"answer {n}" for n in range(11)},
+    "image_size": 32,
+    "intermediate_size": 48,
+    "layer_norm_eps": 1e-12,
+    "max_image_length": -1,
+    "max_position_embeddings": MAX_TOKENS,
+    "modality_type_vocab_size": 2,
+    "num_attention_heads": 2,
+    "num_channels": 3,
+    "num_hidden_layers": 2,
+    "num_images": -1,
+    "patch_size": 8,
+    "qkv_bias": True,
+    "type_vocab_size": 2,
+}
+# What a task changes, by the class that transformers has for it.
+VILT_TASKS: dict[str, dict[str, Any]] = {
+    "ViltForQuestionAnswering": {},
+    "ViltForImageAndTextRetrieval": {"id2label": None},
+    "ViltForImagesAndTextClassification": {
+        "id2label": {"0": "False", "1": "True"}, "modality_type_vocab_size": 3, "num_images": 2,
+    },
+    "ViltForMaskedLM": {"id2label": None},
+}  # fmt: skip
+VILT_PREPROCESSOR: dict[str, Any] = {
+    "do_normalize": True,
+    "do_resize": True,
+    "feature_extractor_type": "ViltFeatureExtractor",
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 3,
+    "size": 32,
+    "size_divisor": 8,
+}
 
 
 def tokenizer_files(root: Path, pad: str = END) -> dict[str, int]:
@@ -118,6 +157,34 @@ def tokenizer_files(root: Path, pad: str = END) -> dict[str, int]:
         "model_max_length": MAX_TOKENS, "tokenizer_class": "CLIPTokenizer",
     }  # fmt: skip
     write_json(root / "tokenizer_config.json", settings)
+    return vocabulary
+
+
+def word_pieces(root: Path, *, vocabulary_alone: bool = False) -> dict[str, int]:
+    """Write BERT's tokenizer: vocab.txt, tokenizer_config.json and, if wanted, tokenizer.json."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = [*special, *WORDS, *"?,0123456789", *letters[1:], *(f"##{c}" for c in letters)]
+    vocabulary = {token: position for position, token in enumerate(tokens)}
+    (root / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    settings = {
+        "cls_token": "[CLS]", "do_lower_case": True, "mask_token": "[MASK]",
+        "model_max_length": MAX_TOKENS, "pad_token": "[PAD]", "sep_token": "[SEP]",
+        "strip_accents": None, "tokenize_chinese_chars": True, "tokenizer_class": "BertTokenizer",
+        "unk_token": "[UNK]",
+    }  # fmt: skip
+    write_json(root / "tokenizer_config.json", settings)
+    if not vocabulary_alone:
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.post_processor = processors.BertProcessing(
+            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+        )
+        tokenizer.add_special_tokens(list(special))
+        tokenizer.save(str(root / "tokenizer.json"))
     return vocabulary
 
 
@@ -177,6 +244,57 @@ def weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     made.normal(f"{before}visual_projection.weight", projected, width, std=width**-0.5)
     if is_owl:
         _add_heads(made, config["model_type"], width, text["hidden_size"])
+    return dict(made)
+
+
+def vilt_weights(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
+    """Seeded tensors of a ViLT under transformers' names.
+
+    Positions are large: stretched over the wrong number of patches, they would spoil everything.
+    """
+    made, width, patch = _Tensors(seed), config["hidden_size"], config["patch_size"]
+    before = "vilt.embeddings."
+    texts = {"word": config["vocab_size"], "token_type": config["type_vocab_size"],
+             "position": config["max_position_embeddings"]}  # fmt: skip
+    for name, rows in texts.items():
+        made.normal(f"{before}text_embeddings.{name}_embeddings.weight", rows, width, std=0.5)
+    made.norm(f"{before}text_embeddings.LayerNorm", width)
+    made.normal(f"{before}cls_token", 1, 1, width, std=0.5)
+    places = (config["image_size"] // patch) ** 2 + 1
+    made.normal(f"{before}position_embeddings", 1, places, width, std=3)
+    kinds = config["modality_type_vocab_size"]
+    made.normal(f"{before}token_type_embeddings.weight", kinds, width, std=0.5)
+    projection, channels = f"{before}patch_embeddings.projection", config["num_channels"]
+    deviation = (channels * patch**2) ** -0.5
+    made.normal(f"{projection}.weight", width, channels, patch, patch, std=deviation)
+    made.normal(f"{projection}.bias", width, std=0.05)
+    for number in range(config["num_hidden_layers"]):
+        layer = f"vilt.encoder.layer.{number}"
+        for part in ("before", "after"):
+            made.norm(f"{layer}.layernorm_{part}", width)
+        for part in ("query", "key", "value"):
+            made.linear(f"{layer}.attention.attention.{part}", width, width)
+            if not config["qkv_bias"]:
+                del made[f"{layer}.attention.attention.{part}.bias"]
+        made.linear(f"{layer}.attention.output.dense", width, width)
+        made.linear(f"{layer}.intermediate.dense", config["intermediate_size"], width)
+        made.linear(f"{layer}.output.dense", width, config["intermediate_size"])
+    made.norm("vilt.layernorm", width)
+    made.linear("vilt.pooler.dense", width, width)
+    if config["architectures"] == ["ViltForMaskedLM"]:  # the decoder shares the word table
+        made.linear("mlm_score.transform.dense", width, width)
+        made.norm("mlm_score.transform.LayerNorm", width)
+        made.normal("mlm_score.decoder.bias", config["vocab_size"], std=0.05)
+        return dict(made)
+    if config["architectures"] == ["ViltForImageAndTextRetrieval"]:
+        made.linear("rank_output", 1, width)
+        made["rank_output.weight"] *= 3
+        return dict(made)
+    hidden = width * max(2, config["num_images"])
+    seen = width * max(1, config["num_images"])
+    made.linear("classifier.0", hidden, seen)
+    made.norm("classifier.1", hidden)
+    made.linear("classifier.3", len(config["id2label"]), hidden)
     return dict(made)
 
 
@@ -254,12 +372,38 @@ def write_owl_checkpoint(
     return _write(root, config, OWL_PREPROCESSOR[family] | sizes, seed)
 
 
+def write_vilt_checkpoint(
+    root: Path,
+    architecture: str = "ViltForQuestionAnswering",
+    *,
+    vocabulary_alone: bool = False,
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """Write a tiny ViLT checkpoint.
+
+    Args:
+        root: a directory, made if needed.
+        architecture: one of `VILT_TASKS`.
+        vocabulary_alone: leave out tokenizer.json, as the hub's checkpoints do.
+        seed: of the weights.
+        changes: to the settings.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    vocabulary = word_pieces(root, vocabulary_alone=vocabulary_alone)
+    config = copy.deepcopy(VILT_CONFIG) | {"vocab_size": len(vocabulary)}
+    config |= {"architectures": [architecture]} | VILT_TASKS[architecture] | changes
+    config = {key: value for key, value in config.items() if value is not None}
+    return _write(root, config, VILT_PREPROCESSOR, seed)
+
+
 def _write(root: Path, config: Any, preprocessor: Any, seed: int) -> Path:
     from safetensors.numpy import save_file
 
     write_json(root / "config.json", config)
     write_json(root / "preprocessor_config.json", preprocessor)
-    save_file(weights(config, seed), root / "model.safetensors", metadata={"format": "pt"})
+    made = (vilt_weights if config["model_type"] == "vilt" else weights)(config, seed)
+    save_file(made, root / "model.safetensors", metadata={"format": "pt"})
     return root
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize, softplus
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from ..checkpoint import open_checkpoint
-from ..clip import TASK, Reference
+from ..clip import Reference
 from ..reference import pil_processor_class
 from .batches import PICTURE, Batch, Recipe, corpus, make_batch
 from .evaluate import (
@@ -157,7 +157,7 @@ class ClipTrainee:
 
 def load_encoders(folder: Path) -> tuple[EncodeImages, EncodeTexts]:
     """The encoders of a saved CLIP, through its own processor and tokenizer."""
-    model = Reference(open_checkpoint(str(folder)), TASK)
+    model = Reference(open_checkpoint(str(folder)))
 
     def encode_images(images: list[Image.Image]) -> Array:
         return model.run("vision_model", model.process(images))["image_embeds"]
@@ -171,6 +171,11 @@ def load_encoders(folder: Path) -> tuple[EncodeImages, EncodeTexts]:
 def evaluate_folder(folder: Path, amount: int = AMOUNT, seed: int = SEED) -> Table:
     """The accuracy table of a saved CLIP in PyTorch, on `amount` fresh pictures of each pair."""
     return pair_accuracy(*load_encoders(folder), per_pair=amount, seed=seed)
+
+
+def baselines(_amount: int, _seed: int) -> dict[str, Table]:
+    """What a model must be compared with: nothing; chance is one in 64."""
+    return {}
 
 
 def evaluate_model(model: Any, amount: int = AMOUNT, seed: int = SEED) -> Table:

@@ -314,7 +314,7 @@ def test_boxes_that_differ_are_refused(monkeypatch, tmp_path, root):
 def one_graph(root, proved, tmp_path):
     """A bundle as the hub's converters leave it: texts and picture in one traced graph."""
     torch = pytest.importorskip("torch")
-    model = reference.TorchModel(Checkpoint("tiny", root), owlvit.TASK).model
+    model = reference.TorchModel(Checkpoint("tiny", root)).model
     out = tmp_path / "foreign"
     (out / "onnx").mkdir(parents=True)
     for name in SETTINGS_FILES:

@@ -1,7 +1,7 @@
 """ViLT: one transformer over a picture and a text: answers, matches, comparisons, missing words.
 
 Agrees with `transformers/models/vilt/modeling_vilt.py` and, in the scores of answers, with
-`pipelines/visual_question_answering.py` of transformers 5.0 (5.23 has it no more). What a checkpoint
+`pipelines/visual_question_answering.py` of transformers 5.0 (gone from 5.23). What a checkpoint
 can do is what it was trained for: its `config.json` says so in `architectures`.
 """
 

@@ -1,0 +1,175 @@
+"""What ViLT's transformer sees: a text and its pictures as one row of tokens, and its mask."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlrt.errors import ExportError
+from vlrt.families.vilt import task
+
+from .graph import FLOAT, INT64, Graph
+
+EMBEDDINGS = "vilt.embeddings."
+TEXT_EMBEDDINGS = f"{EMBEDDINGS}text_embeddings."
+# What is added to the score of a hidden token. Its share of the softmax is then 0 in fp32 as well
+# as in fp16, which the lowest number of fp32 does not fit into.
+_HIDDEN = np.float32(-1e4)
+_END = 1 << 62
+
+
+def pictures_each(config: Mapping[str, Any]) -> int:
+    """How many pictures go with a text."""
+    return 2 if task(config) == "images-and-text-classification" else 1
+
+
+def embed(graph: Graph, config: dict[str, Any]) -> tuple[str, str]:
+    """The graph's inputs, embedded.
+
+    Returns:
+        Text and pictures [B, L + 1 + P, D], where B counts pictures if there are several with a
+        text, and the mask of them, as `encoder` takes it.
+    """
+    each = pictures_each(config)
+    per = [each] if each > 1 else []
+    ids = graph.input("input_ids", INT64, ["batch", "length"])
+    seen = graph.input("attention_mask", INT64, ["batch", "length"])
+    kinds = graph.input("token_type_ids", INT64, ["batch", "length"])
+    shape = ["batch", *per, config["num_channels"], "height", "width"]
+    pixels = graph.input("pixel_values", FLOAT, shape)
+    filled = graph.input("pixel_mask", INT64, ["batch", *per, "height", "width"])
+    text = _embed_text(graph, config, ids, kinds)
+    if per:
+        text, seen = (_repeated(graph, value, each) for value in (text, seen))
+        pixels, filled = (_without_pairs(graph, value) for value in (pixels, filled))
+    patch = config["patch_size"]
+    # A patch is padding where its first pixel is.
+    corners = [graph.ints(*pair) for pair in ((0, 0), (_END, _END), (1, 2), (patch, patch))]
+    grid = graph.op("Slice", filled, *corners)
+    picture = _embed_pictures(graph, config, pixels, grid)
+    tokens = graph.op("Concat", *graph.widened(text, picture), axis=1)
+    return tokens, _mask(graph, seen, grid)
+
+
+def _embed_text(graph: Graph, config: dict[str, Any], ids: str, kinds: str) -> str:
+    """Token ids and their kinds [B, L] -> [B, L, D]."""
+    value = graph.embedding(ids, f"{TEXT_EMBEDDINGS}word_embeddings")
+    name = f"{TEXT_EMBEDDINGS}token_type_embeddings.weight"
+    value = graph.add(value, graph.op("Gather", graph.floats(graph.weight(name), name), kinds))
+    name = f"{TEXT_EMBEDDINGS}position_embeddings.weight"
+    length = graph.op("Shape", ids, start=1, end=2)
+    places = graph.floats(graph.weight(name), name)
+    value = graph.add(value, graph.op("Slice", places, graph.ints(0), length, graph.ints(0)))
+    value = graph.layer_norm(value, f"{TEXT_EMBEDDINGS}LayerNorm", config["layer_norm_eps"])
+    return graph.add(value, _modality(graph, 0, 1))
+
+
+def _embed_pictures(graph: Graph, config: dict[str, Any], pixels: str, grid: str) -> str:
+    """Pictures [B, 3, H, W], where `grid` says which patches are no padding -> [B, 1 + P, D]."""
+    table = graph.weight(f"{EMBEDDINGS}position_embeddings")[0]
+    side = config["image_size"] // config["patch_size"]
+    if len(table) != side**2 + 1:
+        raise ExportError(
+            f"the checkpoint has {len(table)} positions; an image_size of {config['image_size']} "
+            f"in patches of {config['patch_size']} needs {side**2 + 1}"
+        )
+    projection = f"{EMBEDDINGS}patch_embeddings.projection"
+    patches = graph.patches(pixels, projection, config["patch_size"])
+    places = _positions(graph, table[1:].reshape(side, side, -1), grid)
+    patches = graph.add(patches, graph.cast(places, graph.type_of(patches)))
+    token = graph.weight(f"{EMBEDDINGS}cls_token") + table[0]
+    token = graph.expand_to_batch(graph.floats(token, "vilt.class_token"), pixels, table.shape[1])
+    tokens = graph.op("Concat", *graph.widened(token, patches), axis=1)
+    each = pictures_each(config)
+    kind = _modality(graph, 1, 1 + each)
+    if each > 1:  # the first picture of a pair is of another kind than the second
+        batch = graph.op("Shape", "pixel_values", start=0, end=1)
+        kind = graph.op("Tile", kind, graph.op("Concat", batch, graph.ints(1, 1), axis=0))
+    return graph.add(tokens, kind)
+
+
+def _modality(graph: Graph, start: int, end: int) -> str:
+    """What tells text (0) from pictures (1, and 2 for the second): [end - start, 1, D]."""
+    name = f"{EMBEDDINGS}token_type_embeddings.weight"
+    return graph.floats(graph.weight(name)[start:end, None], f"{name}.{start}-{end}")
+
+
+def _positions(graph: Graph, table: NDArray[np.float32], grid: str) -> str:
+    """A table of positions, stretched over each picture's patches.
+
+    Bilinear with its corners at the corner patches (PyTorch's `align_corners=True`), in fp32, as
+    two products: one along the rows, one along the columns.
+
+    Args:
+        graph: the graph to add to.
+        table: float32 [S, S, D].
+        grid: int64 [B, h, w], 1 for the patches of the picture, which fill its upper left corner.
+
+    Returns:
+        fp32 [B, h * w, D]; what padding gets means nothing.
+    """
+    side, width = table.shape[1:]
+    down, across = (
+        _stretch(graph, graph.op("Gather", grid, graph.scalar(0), axis=axis), side)
+        for axis in (2, 1)
+    )
+    flat = graph.floats(table.reshape(side, -1), f"{EMBEDDINGS}position_embeddings", FLOAT)
+    value = graph.op("Reshape", graph.op("MatMul", down, flat), graph.ints(0, 0, side, width))
+    value = graph.op("MatMul", graph.op("Unsqueeze", across, graph.ints(1)), value)
+    return str(graph.op("Reshape", value, graph.ints(0, -1, width)))
+
+
+def _stretch(graph: Graph, filled: str, side: int) -> str:
+    """Weights that stretch `side` places over those that are filled.
+
+    Place i of n is at i * (side - 1) / (n - 1), and the weight of a neighbour falls from 1 to 0
+    with its distance: a hat.
+
+    Args:
+        graph: the graph to add to.
+        filled: int64 [B, N], ones and then zeros.
+        side: how many places there are to stretch.
+
+    Returns:
+        fp32 [B, N, side].
+    """
+    one = graph.floats(np.ones(1, np.float32), "one", FLOAT)
+    last = graph.floats(np.full(1, side - 1, np.float32), "last_place", FLOAT)
+    places = graph.floats(np.arange(side, dtype=np.float32), "places", FLOAT)
+    number = graph.op("Squeeze", graph.op("Shape", filled, start=1, end=2), graph.ints(0))
+    index = graph.op("Range", graph.scalar(0), number, graph.scalar(1))
+    count = graph.cast(graph.op("ReduceSum", filled, graph.ints(1), keepdims=1), FLOAT)
+    step = graph.op("Div", last, graph.op("Max", graph.op("Sub", count, one), one))
+    at = graph.op("Mul", step, graph.cast(index, FLOAT))
+    away = graph.op("Abs", graph.op("Sub", graph.op("Unsqueeze", at, graph.ints(2)), places))
+    return str(graph.op("Relu", graph.op("Sub", one, away)))
+
+
+def _mask(graph: Graph, seen: str, grid: str) -> str:
+    """What hides padding from attention: [B, 1, 1, L + 1 + P], 0 or `_HIDDEN`.
+
+    Args:
+        graph: the graph to add to.
+        seen: int64 [B, L], 1 for the tokens of a text.
+        grid: int64 [B, h, w], 1 for the patches of a picture.
+    """
+    batch = graph.op("Shape", seen, start=0, end=1)
+    shape = graph.op("Concat", batch, graph.ints(1), axis=0)
+    class_token = graph.op("Expand", graph.ints(1), shape)
+    tokens = graph.op("Concat", seen, class_token, graph.op("Flatten", grid, axis=1), axis=1)
+    padding = graph.cast(graph.op("Sub", graph.ints(1), tokens), FLOAT)
+    hidden = graph.op("Mul", padding, graph.floats(np.array([_HIDDEN]), "hidden", FLOAT))
+    return str(graph.op("Unsqueeze", graph.cast(hidden, graph.float_type), graph.ints(1, 2)))
+
+
+def _repeated(graph: Graph, value: str, number: int) -> str:
+    """Each row of [B, ...] so many times in succession: [B * number, ...]."""
+    row = graph.op("Unsqueeze", value, graph.ints(1))
+    return _without_pairs(graph, graph.op("Concat", *[row] * number, axis=1))
+
+
+def _without_pairs(graph: Graph, value: str) -> str:
+    """[B, 2, ...] -> [B * 2, ...]."""
+    shape = graph.op("Concat", graph.ints(-1), graph.op("Shape", value, start=2), axis=0)
+    return str(graph.op("Reshape", value, shape))
