@@ -8,9 +8,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+
+from .common import markdown
 
 CONTENDERS = ("vlrt", "transformers")
 COLD_START = Path(__file__).with_name("cold_start.py")
@@ -73,3 +76,30 @@ def cold_starts(
         for contender in CONTENDERS:
             samples[contender].append(run_once(contender, jobs[contender]))
     return samples, difference
+
+
+def ratio_table(results: dict[str, dict[str, list[float]]], base: str) -> str:
+    """Of every contender, its median over that of `base`, and the range.
+
+    Args:
+        results: job -> contender -> seconds, every sample; each job has the same contenders.
+        base: the contender that the others are measured by.
+    """
+    rows = []
+    for name, seconds in results.items():
+        unit = median(seconds[base])
+        cells = [
+            f"{median(taken) / unit:.3g} [{min(taken) / unit:.3g}-{max(taken) / unit:.3g}]"
+            for taken in seconds.values()
+        ]
+        rows.append([name, f"{unit:.3g}", *cells])
+    contenders = next(iter(results.values()))
+    return markdown([f"time / {base} [range]", f"{base}, s", *contenders], rows)
+
+
+def medians(results: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
+    """Job -> contender -> the median of its seconds."""
+    return {
+        job: {contender: median(taken) for contender, taken in seconds.items()}
+        for job, seconds in results.items()
+    }

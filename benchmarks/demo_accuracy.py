@@ -8,6 +8,8 @@ Scenes are drawn afresh, and pairs that training never showed are counted apart.
   on every background, 25 of each pair.
 - OWL-ViT: COCO's mAP (by pycocotools) over the same 64 labels, on 500 scenes of one to five
   objects, square, wide and tall. Every box may carry any label; the best 100 of a picture count.
+- ViLT: right answers to 200 questions of each of five kinds, each about a scene of its own; beside
+  who has heard 10,000 such questions with their answers, and looks at no picture.
 
 PyTorch runs with transformers' own image processors and tokenizers.
 """
@@ -38,14 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--bundle", type=Path, help="its bundle (default: one made of it)")
     parser.add_argument(
-        "--amount", type=common.positive, help="pictures of each pair (CLIP), scenes (OWL-ViT)"
+        "--amount",
+        type=common.positive,
+        help="pictures of each pair (CLIP), scenes (OWL-ViT), questions of each kind (ViLT)",
     )
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     args = parser.parse_args(arguments)
     family = family_of(args.checkpoint)
     amount = args.amount or family.AMOUNT
-    found = {"torch fp32": family.evaluate_folder(args.checkpoint, amount, args.seed)}
+    found = {
+        **family.baselines(amount, args.seed),
+        "torch fp32": family.evaluate_folder(args.checkpoint, amount, args.seed),
+    }
     with tempfile.TemporaryDirectory(prefix="vlrt-accuracy-") as scratch:
         bundle = args.bundle or Path(scratch, "bundle")
         if args.bundle is None:
@@ -56,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     conditions = common.conditions(available_cpus())
     common.print_conditions(conditions)
     columns = [(g, k) for g, row in found["torch fp32"].items() for k in row]
-    header = ["", *(f"{group.replace('_', ' ')}, {kind}" for group, kind in columns)]
+    groups = {group for group, _ in columns}
+    header = ["", *(f"{g.replace('_', ' ')}, {k}" if len(groups) > 1 else k for g, k in columns)]
     rows = [
         [name, *(f"{table[group][kind]:.1%}" for group, kind in columns)]
         for name, table in found.items()

@@ -27,7 +27,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -36,8 +35,8 @@ from vlrt.session import available_cpus
 from vlrt_export.demo.scenes import draw_scene
 
 from .checkpoints import make_seeded
-from .common import conditions, markdown, positive, print_conditions, write_json
-from .contenders import run_once
+from .common import conditions, positive, print_conditions, write_json
+from .contenders import medians, ratio_table, run_once
 
 PROGRAM = Path(__file__).with_name("detect_many.py")
 VLRT, MODEL, PIPELINE = "vlrt fp32", "model fp32", "pipeline fp32"
@@ -120,19 +119,6 @@ def check(scores: dict[str, list[float]]) -> None:
             raise SystemExit(f"{contender}: a score differs by {difference:.4f} from {MODEL}")
 
 
-def table(results: dict[str, dict[str, list[float]]]) -> str:
-    """Of every contender, its median over that of transformers' model, and the range."""
-    rows = []
-    for name, seconds in results.items():
-        base = median(seconds[MODEL])
-        cells = [
-            f"{median(taken) / base:.3g} [{min(taken) / base:.3g}-{max(taken) / base:.3g}]"
-            for taken in seconds.values()
-        ]
-        rows.append([name, f"{base:.3g}", *cells])
-    return markdown([f"time / {MODEL} [range]", f"{MODEL}, s", *CONTENDERS], rows)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = argparse.ArgumentParser(
@@ -163,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = {job.name: measure(job, pictures, checkpoint, bundle, options) for job in JOBS}
     print(f"## {name}: detection by text\n")
     print_conditions(found)
-    print(table(results))
+    print(ratio_table(results, MODEL))
     write_json(
         options.json,
         {
@@ -172,10 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "model": name,
             "rounds": options.rounds,
             "seconds": results,
-            "medians": {
-                job: {contender: median(taken) for contender, taken in seconds.items()}
-                for job, seconds in results.items()
-            },
+            "medians": medians(results),
         },
     )
     return 0
