@@ -24,10 +24,14 @@ def test_demo_prints_scores_provider_precision_and_times_and_draws_the_result(tm
     assert cli.main(["demo", "-o", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "CPUExecutionProvider, int8" in printed
-    assert "WRONG" not in printed
+    shapes = [line for line in printed.splitlines() if line.startswith("  shape-")]
+    assert len(shapes) == 8
+    assert all(line.endswith("right") for line in shapes)
     assert " ms, 64 labels " in printed
-    with Image.open(tmp_path / "vlrt-demo-clip.png") as picture:
-        assert picture.width > 1000
+    assert " ms, 20 questions " in printed
+    for family in ("clip", "owlvit", "vilt"):
+        with Image.open(tmp_path / f"vlrt-demo-{family}.png") as picture:
+            assert picture.width > 900
 
 
 def test_classify_prints_the_best_label_first(capsys):

@@ -59,6 +59,32 @@ def test_every_scene_shows_a_pair_that_training_never_showed():
         assert not all(thing["in_training"] for thing in entry["objects"])
 
 
+def test_vilt_answers_six_of_seven_questions_and_needs_the_picture_for_them():
+    pytest.importorskip("torch", reason="the evaluation stands beside the training")
+    from vlrt_export.demo import vilt
+
+    right = vilt.evaluate_model(vlrt.load(demo.bundle("vilt")), amount=60, seed=77)["answers"]
+    guessed = vilt.baselines(amount=60, seed=77)["language only"]["answers"]
+    assert right["all"] >= 0.85
+    assert guessed["all"] <= 0.35
+    assert all(right[kind] > guessed[kind] + 0.2 for kind in guessed)
+
+
+def test_the_demonstration_of_answers_tells_what_is_wrong(tmp_path):
+    from vlrt.demo import vilt
+
+    described = json.loads((demo.ROOT / "pictures" / "vilt.json").read_text())["pictures"]
+    truths = [entry["answer"] for picture in described for entry in picture["questions"]]
+    lines = [line for line in vilt.run(tmp_path) if line.startswith("    ")]
+    assert len(lines) == len(truths) == 20
+    for line, truth in zip(lines, truths, strict=True):
+        answer = line.partition("?")[2].split()[0]
+        assert line.endswith("right" if answer == truth else f"WRONG, it is {truth}")
+    assert sum(line.endswith("right") for line in lines) >= 17
+    with Image.open(tmp_path / "vlrt-demo-vilt.png") as drawn:
+        assert drawn.width > 900
+
+
 def test_the_demonstration_of_detection_tells_what_it_missed(tmp_path):
     from vlrt.demo import owlvit
 

@@ -1,8 +1,8 @@
 """Every block of the README runs as it stands, and its numbers are the measured ones.
 
-A folder stands in for the hub: `openai/clip-vit-base-patch32` and `google/owlvit-base-patch32` are
-the demonstration checkpoints. The two install commands are not run here, but by `.ci/run` and by
-this very test run.
+A folder stands in for the hub: what the README exports are the demonstration checkpoints, and tiny
+seeded ones for the kinds of ViLT that have none. The two install commands are not run here, but by
+`.ci/run` and by this very test run.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkpoints import write_vilt_checkpoint
 
 from vlrt import demo
 
@@ -30,8 +31,20 @@ def workplace(tmp_path_factory):
     """A folder as the README's reader has it, after the README's own export commands."""
     pytest.importorskip("transformers", reason="the README's export is proved against PyTorch")
     root = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "tests/data/clip-shapes", root / "openai/clip-vit-base-patch32")
-    shutil.copytree(ROOT / "tests/data/owlvit-shapes", root / "google/owlvit-base-patch32")
+    for name, stored in {
+        "clip-shapes": "openai/clip-vit-base-patch32",
+        "owlvit-shapes": "google/owlvit-base-patch32",
+        "vilt-shapes": "dandelin/vilt-b32-finetuned-vqa",
+    }.items():
+        shutil.copytree(ROOT / "tests/data" / name, root / stored)
+    for name, architecture in {
+        "vilt-b32-finetuned-coco": "ViltForImageAndTextRetrieval",
+        "vilt-b32-finetuned-nlvr2": "ViltForImagesAndTextClassification",
+        "vilt-b32-mlm": "ViltForMaskedLM",
+    }.items():
+        write_vilt_checkpoint(root / "dandelin" / name, architecture)
+    (root / "questions.txt").write_text("what colour is the ring?\nis there a star?\n")
+    (root / "captions.txt").write_text("a red ring\na blue star\n")
     (root / "photos").mkdir()
     for name, picture in {
         "photo.jpg": "shape-1.jpg",
@@ -113,6 +126,30 @@ def test_the_accuracies_are_those_that_were_measured(file, measures):
             for group in ("seen", "held_out")
         ]
         assert f"| {row} | {' | '.join(cells)} |" in README
+
+
+def test_the_answers_are_those_that_were_measured():
+    file = ROOT / "benchmarks/results/demo-accuracy-vilt.json"
+    for name, table in json.loads(file.read_text())["accuracy"].items():
+        cells = [f"{share * 100:.1f} %" for share in table["answers"].values()]
+        assert f"| {name.replace('torch', 'PyTorch')} | {' | '.join(cells)} |" in README
+
+
+def test_the_demos_answers_reach_what_was_asked_for():
+    file = ROOT / "benchmarks/results/demo-accuracy-vilt.json"
+    accuracy = json.loads(file.read_text())["accuracy"]
+    assert accuracy["torch fp32"]["answers"]["all"] >= 0.85
+    assert accuracy["vlrt fp32"]["answers"]["all"] >= 0.85
+    assert accuracy["language only"]["answers"]["all"] <= 0.35
+
+
+def test_the_times_of_answers_are_those_that_were_measured():
+    measured = json.loads((ROOT / "benchmarks/results/questions-vilt-b32.json").read_text())
+    for job, medians in measured["medians"].items():
+        pairs = [("vlrt fp32", "model fp32"), ("vlrt int8", "model fp32"),
+                 ("vlrt int8", "model bf16"), ("vlrt int8", "loop fp32")]  # fmt: skip
+        ratios = [f"{medians[ours] / medians[theirs]:.2g}" for ours, theirs in pairs]
+        assert f"| {job} | {' | '.join(ratios)} |" in README
 
 
 def test_the_times_of_detection_are_those_that_were_measured():

@@ -86,7 +86,7 @@ def build_tokenizer(clip: Path) -> CLIPTokenizer:
 _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
-def _grown(positions: Tensor, side: int) -> Tensor:
+def resized_table(positions: Tensor, side: int) -> Tensor:
     """A position table [1 + n * n, d] for a grid of side * side instead of n * n."""
     token, grid = positions[:1], positions[1:]
     old = round(len(grid) ** 0.5)
@@ -112,7 +112,7 @@ def build_model(clip_folder: Path, side: int) -> OwlViTForObjectDetection:
         key.replace("pre_layrnorm", "pre_layernorm"): value
         for key, value in clip.state_dict().items()
     }
-    state[_POSITIONS] = _grown(state[_POSITIONS], side // vision["patch_size"])
+    state[_POSITIONS] = resized_table(state[_POSITIONS], side // vision["patch_size"])
     model.owlvit.load_state_dict(state)
     for layer in (model.class_head, model.box_head):
         for module in layer.modules():
@@ -137,7 +137,7 @@ def grow(model: OwlViTForObjectDetection, side: int) -> OwlViTForObjectDetection
     grown = OwlViTForObjectDetection(config)
     state = model.state_dict()
     name = f"owlvit.{_POSITIONS}"
-    state[name] = _grown(state[name], side // settings.patch_size)
+    state[name] = resized_table(state[name], side // settings.patch_size)
     grown.load_state_dict(state)
     grown.set_attn_implementation("eager")
     return grown
@@ -223,6 +223,11 @@ def load_detector(folder: Path) -> Detect:
 def evaluate_folder(folder: Path, amount: int = AMOUNT, seed: int = SEED) -> Table:
     """COCO's mAP of a saved OWL-ViT in PyTorch, on `amount` fresh scenes."""
     return accuracy(load_detector(folder), scenes=amount, seed=seed)
+
+
+def baselines(_amount: int, _seed: int) -> dict[str, Table]:
+    """What a model must be compared with: nothing; chance is one in 64."""
+    return {}
 
 
 def evaluate_model(model: Any, amount: int = AMOUNT, seed: int = SEED) -> Table:

@@ -10,7 +10,8 @@ import numpy as np
 
 from .backgrounds import BACKGROUNDS
 from .captions import label
-from .scenes import ALL_PAIRS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, draw_scene
+from .questions import ask_about
+from .scenes import ALL_PAIRS, HELD_OUT_PAIRS, SEEN_PAIRS, SIZES, Scene, draw_scene
 
 _SEED = 20
 _SIDE = 320
@@ -43,20 +44,31 @@ def draw_classification(out: Path) -> None:
     (out / "clip.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def draw_detection(out: Path) -> None:
-    """JPEGs of several objects each, square, wide and tall, and `owlvit.json`.
+def draw_scenes(out: Path) -> list[Scene]:
+    """JPEGs of several objects each, square, wide and tall: `scene-<number>.jpg`.
 
-    Every scene holds an object of a pair never seen in training.
+    Every scene holds an object of a pair that detection never sees in training.
     """
-    pictures = []
+    scenes = []
     for number, size_wh in enumerate(_SCENES_WH, start=1):
         rng = np.random.default_rng((_SEED, number))
         while True:
             scene = draw_scene(rng, size_wh=size_wh, n_objects=(3, 5))
             if any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.objects):
                 break
-        name = f"scene-{number}.jpg"
-        scene.image.save(out / name, quality=_QUALITY)
+        scene.image.save(out / _scene_file(number), quality=_QUALITY)
+        scenes.append(scene)
+    return scenes
+
+
+def _scene_file(number: int) -> str:
+    return f"scene-{number}.jpg"
+
+
+def describe_objects(scenes: Sequence[Scene], out: Path) -> None:
+    """`owlvit.json`: what there is to find in the scenes."""
+    pictures = []
+    for number, scene in enumerate(scenes, start=1):
         objects = [
             {
                 "label": label((thing.colour, thing.shape)),
@@ -65,9 +77,22 @@ def draw_detection(out: Path) -> None:
             }
             for thing in scene.objects
         ]
-        pictures.append({"file": name, "objects": objects})
+        pictures.append({"file": _scene_file(number), "objects": objects})
     described = {"labels": [label(pair) for pair in ALL_PAIRS], "pictures": pictures}
     (out / "owlvit.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def describe_questions(scenes: Sequence[Scene], out: Path) -> None:
+    """`vilt.json`: what there is to ask about the scenes, and the answers."""
+    pictures = []
+    for number, scene in enumerate(scenes, start=1):
+        rng = np.random.default_rng((_SEED, number, 1))
+        asked = [
+            {"question": one.question, "answer": one.answer} for one in ask_about(rng, scene.plan)
+        ]
+        pictures.append({"file": _scene_file(number), "questions": asked})
+    text = json.dumps({"pictures": pictures}, indent=2) + "\n"
+    (out / "vilt.json").write_text(text, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out: Path = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
     draw_classification(out)
-    draw_detection(out)
+    scenes = draw_scenes(out)
+    describe_objects(scenes, out)
+    describe_questions(scenes, out)
     return 0
 
 

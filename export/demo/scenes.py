@@ -181,15 +181,37 @@ def plan_scene(
         raise ValueError(f"n_objects must lie within 1 and {MAX_OBJECTS}, not {n_objects}")
     if not pairs or not sizes or not backgrounds:
         raise ValueError("pairs, sizes and backgrounds must not be empty")
-    short = min(size_wh)
-    frame = (size_wh[0] / short, size_wh[1] / short)
     background = plan_background(rng, backgrounds[int(rng.integers(len(backgrounds)))])
     count = int(rng.integers(low, high + 1))
+    return _placed(rng, size_wh, background, [pairs] * count, sizes)
+
+
+def plan_objects(
+    rng: np.random.Generator, objects: Sequence[Pair], *, size_wh: tuple[int, int]
+) -> Plan:
+    """Choose a scene of these 1 to 5 objects, from the back to the front, of any size anywhere."""
+    if not 1 <= len(objects) <= MAX_OBJECTS:
+        raise ValueError(f"there must be 1 to {MAX_OBJECTS} objects, not {len(objects)}")
+    background = plan_background(rng, BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))])
+    return _placed(rng, size_wh, background, [[pair] for pair in objects], tuple(SIZES))
+
+
+def _placed(
+    rng: np.random.Generator,
+    size_wh: tuple[int, int],
+    background: Background,
+    choices: Sequence[Sequence[Pair]],
+    sizes: Sequence[str],
+) -> Plan:
+    """A scene with an object out of each of the choices."""
+    short, count = min(size_wh), len(choices)
+    frame = (size_wh[0] / short, size_wh[1] / short)
     # A crowded draw can leave no room for the last objects: start again until all of them fit.
     for _ in range(1000):
         sprites: list[Sprite] = []
         masks: list[Mask] = []
         for _ in range(count * 8):
+            pairs = choices[len(sprites)]
             pair = pairs[int(rng.integers(len(pairs)))]
             size = sizes[int(rng.integers(len(sizes)))]
             sprite = _plan_sprite(rng, frame, pair, size)

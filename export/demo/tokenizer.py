@@ -1,16 +1,18 @@
-"""A small CLIP-style byte-level BPE tokenizer, trained on a given text."""
+"""Small tokenizers made from a given text: CLIP's byte-level BPE, and BERT's word pieces."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import CLIPTokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import BertTokenizer, CLIPTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from transformers import PreTrainedTokenizerFast
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 SUFFIX = "</w>"
@@ -54,7 +56,27 @@ def build_tokenizer(
     )
 
 
-def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+def build_word_pieces(texts: Iterable[str], *, max_length: int) -> BertTokenizer:
+    """A tokenizer in the layout of BERT's, with every word of the texts as a token.
+
+    Other words fall into letters, digits and signs; only what is none of those is unknown.
+    """
+    normal = normalizers.BertNormalizer()
+    words = {
+        word
+        for text in texts
+        for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(
+            normal.normalize_str(text)
+        )
+    }
+    signs = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    tokens = [*specials, *signs, *("##" + sign for sign in signs), *sorted(words)]
+    vocabulary = {token: at for at, token in enumerate(dict.fromkeys(tokens))}
+    return BertTokenizer(vocab=vocabulary, model_max_length=max_length)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the tokenizer, and check that both libraries read the same ids back."""
     # Padding and truncation of the last call would be saved with it.
     tokenizer.backend_tokenizer.no_padding()
@@ -63,7 +85,7 @@ def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
     sample = "a picture of a Small red circle, and 2 unheard-of things"
     ids = tokenizer(sample)["input_ids"]
     for other in (
-        CLIPTokenizer.from_pretrained(folder)(sample)["input_ids"],
+        type(tokenizer).from_pretrained(folder)(sample)["input_ids"],
         Tokenizer.from_file(str(folder / "tokenizer.json")).encode(sample).ids,
     ):
         if other != ids:

@@ -13,7 +13,7 @@ import torch
 from vlrt.errors import ExportError, ExtraMissingError, UnknownFamilyError
 
 from ..checkpoint import open_checkpoint
-from . import clip, owlvit
+from . import clip, owlvit, vilt
 from .evaluate import SEED, format_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-FAMILIES: dict[str, ModuleType] = {"clip": clip, "owlvit": owlvit}
+FAMILIES: dict[str, ModuleType] = {"clip": clip, "owlvit": owlvit, "vilt": vilt}
 
 
 def family_of(folder: Path) -> ModuleType:
@@ -54,6 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(run, steps=4500)
     run = families.add_parser("owlvit", help="fine-tune a small CLIP to an OWL-ViT")
     run.add_argument("--clip", type=Path, required=True, help="folder of the trained CLIP")
+    _add_run(run, steps=7200)
+    run = families.add_parser("vilt", help="train a small ViLT that starts as an OWL-ViT")
+    run.add_argument("--owlvit", type=Path, required=True, help="folder of the trained OWL-ViT")
     _add_run(run, steps=7200)
 
     score = families.add_parser("evaluate", help="print the accuracy of a trained model")
@@ -108,7 +111,7 @@ def _train(options: argparse.Namespace) -> None:
         seed=options.seed,
         work=work,
         resume=options.resume,
-        **({"clip": options.clip} if "clip" in options else {}),
+        **{name: value for name, value in vars(options).items() if name in FAMILIES},
     )
     print(f"{record['steps']} steps in {record['seconds']:.0f} s; saved to {options.out}")
     print(format_table(record["accuracy"]))

@@ -247,7 +247,7 @@ def test_a_grown_table_of_positions_keeps_its_directions_and_its_token():
     flat = np.stack([x, 3 * y], axis=-1).reshape(64, 2)
     table = torch.from_numpy(np.concatenate([[[-5.0, 7.0]], flat]))
     for side in (12, 16):
-        grown = owlvit._grown(table, side).numpy()
+        grown = owlvit.resized_table(table, side).numpy()
         assert grown[0].tolist() == [-5, 7]
         inside = grown[1:].reshape(side, side, 2)[3:-3, 3:-3]
         expected = (np.arange(3, side - 3) + 0.5) * 8 / side - 0.5
