@@ -9,6 +9,7 @@ from vlrt.results import Answers, Classification, Detections
 
 _CARD_W, _PICTURE_H, _PAD, _ROW_H, _QUESTION_H = 300, 260, 16, 30, 30
 _WIDE_W, _WIDE_H = 480, 480  # room for a picture with boxes on it
+_ASK_W = 380  # of a card with questions, which are longer than labels
 _INK, _FAINT, _PAPER, _CARD = (28, 30, 34), (120, 125, 135), (238, 239, 242), (255, 255, 255)
 _BAR, _TRACK = (52, 104, 214), (226, 229, 236)
 
@@ -49,11 +50,11 @@ def answers_card(
     """
     best = [list(zip(one.answers, one.scores.tolist(), strict=True))[:top_k] for one in asked]
     below = sum(_QUESTION_H + _ROW_H * len(answers) for answers in best) + _PAD
-    card, y = _card(image, title, (_CARD_W - 2 * _PAD, _PICTURE_H), below)
+    card, y = _card(image, title, (_ASK_W - 2 * _PAD, _PICTURE_H), below)
     pen = ImageDraw.Draw(card)
     for one, answers in zip(asked, best, strict=True):
         question, font = fonts.drawable(one.question, 13)
-        fitting = draw.fitted(pen, question, font, _CARD_W - 2 * _PAD)
+        fitting = draw.fitted(pen, question, font, _ASK_W - 2 * _PAD)
         pen.text((_PAD, y + 10), fitting, fill=_FAINT, font=font)
         # Each answer is scored by itself: such scores are told as numbers, not as shares.
         rows = [(answer, score, f"{score:.2f}") for answer, score in answers]
