@@ -53,7 +53,7 @@ def test_a_card_shows_a_bar_for_each_of_the_best_answers(questions, top_k):
     # Rows of pixels where a bar begins; scores are 1, 2/3, 1/3, 0.
     rows = (card == bar).all(axis=2).sum(axis=1)
     lengths = [int(n) for before, n in zip([0, *rows[:-1]], rows, strict=True) if n and not before]
-    assert lengths == [round(score * 268) for score in (1, 2 / 3, 1 / 3)[:top_k]] * questions
+    assert lengths == [round(score * 348) for score in (1, 2 / 3, 1 / 3)[:top_k]] * questions
 
 
 @pytest.mark.parametrize(

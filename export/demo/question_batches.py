@@ -45,7 +45,7 @@ class QuestionBatch:
 class QuestionRecipe:
     """What batches are made of.
 
-    side: the shorter side of all pictures, in pixels.
+    side: the shorter side of all pictures, in pixels; 4/3 of it should be whole patches too.
     patch: side of the squares that pictures are cut into, in pixels.
     pictures: in a batch of squares; of larger pictures there are fewer, so that every step costs
         about the same.

@@ -149,7 +149,7 @@ def test_accuracy_counts_every_kind():
 
 
 def test_batches_depend_on_seed_and_step_alone():
-    recipe = QuestionRecipe(seed=0, steps=100, side=32, patch=8, pictures=6)
+    recipe = QuestionRecipe(seed=0, steps=100, side=24, patch=8, pictures=6)
     first, again, other = (make_questions(recipe, step) for step in (4, 4, 5))
     assert np.array_equal(first.pixels, again.pixels)
     assert first.questions == again.questions
@@ -166,7 +166,7 @@ def test_wide_and_high_pictures_come_in_smaller_batches():
 
 @pytest.fixture(scope="module")
 def batches():
-    recipe = QuestionRecipe(seed=2, steps=0, side=64, patch=8, pictures=24)
+    recipe = QuestionRecipe(seed=2, steps=0, side=48, patch=8, pictures=24)
     return [make_questions(recipe, step) for step in range(6)]
 
 
@@ -277,17 +277,18 @@ def test_the_embedded_patches_are_nearly_those_of_the_owl(trainee):
     from transformers import OwlViTForObjectDetection
 
     tower = OwlViTForObjectDetection.from_pretrained(OWL).owlvit.vision_model
-    batch = make_questions(QuestionRecipe(seed=1, steps=1, side=vilt.SIDE, patch=8, pictures=4), 0)
-    pixels = vilt.normalised(batch.pixels)
+    recipe = QuestionRecipe(seed=1, steps=1, side=vilt.SIDE, patch=8, pictures=4)
+    batches = (make_questions(recipe, step) for step in range(9))
+    square = next(b for b in batches if b.pixels.shape[1] == b.pixels.shape[2])
+    pixels = vilt.normalised(square.pixels)
     with torch.no_grad():
         theirs = tower.pre_layernorm(tower.embeddings(pixels, interpolate_pos_encoding=True))
         embeddings = trainee.model.vilt.vilt.embeddings
         patches = embeddings.patch_embeddings(pixels).flatten(2).transpose(1, 2)
         assert torch.allclose(embeddings.cls_token[0, 0], theirs[0, 0], atol=1e-5)
-        if patches.shape[1] == 144:
-            ours = patches + embeddings.position_embeddings[:, 1:]
-            both = torch.stack([ours.flatten(), theirs[:, 1:].flatten()])
-            assert torch.corrcoef(both)[0, 1] > 0.9
+        ours = patches + embeddings.position_embeddings[:, 1:]
+        both = torch.stack([ours.flatten(), theirs[:, 1:].flatten()])
+        assert torch.corrcoef(both)[0, 1] > 0.8
 
 
 @pytest.fixture
@@ -373,7 +374,7 @@ def test_training_leaves_a_model_that_transformers_loads_and_the_command_scores(
 def test_what_is_drawn_for_training_needs_no_torch():
     script = (
         "from vlrt_export.demo.question_batches import QuestionRecipe, make_questions\n"
-        "print(len(make_questions(QuestionRecipe(0, 1, 16, 8, 4), 0).questions))"
+        "print(len(make_questions(QuestionRecipe(0, 1, 24, 8, 4), 0).questions))"
     )
     done = run_without(("torch", "transformers"), script)
     assert done.returncode == 0, done.stderr
