@@ -23,6 +23,7 @@ from .joint_quality import quality
 from .precision import Recipe
 from .reference import TorchModel
 from .transformer import LayerNames, encoder, samples_at_once
+from .verify import SLICE
 from .vilt_embeddings import EMBEDDINGS, TEXT_EMBEDDINGS, embed, pictures_each
 
 __all__ = [
@@ -56,6 +57,7 @@ _LAYERS = LayerNames(
 )
 _MASKED_WORDS = "fill-mask"
 _MASK = "[MASK]"  # BERT's, whose vocabulary ViLT has
+_OLD_BIAS = "mlm_score.bias"  # where the decoder's was before transformers 5
 _HEAD_EPSILON = 1e-5  # PyTorch's own, for the LayerNorm of a classifier
 
 
@@ -73,7 +75,7 @@ def check(checkpoint: Checkpoint) -> None:
             "patches at random, so that there is no result to agree with"
         )
     for key in ("image_size", "patch_size"):
-        if not isinstance(config[key], int):
+        if not isinstance(config[key], int) or config[key] < 1:
             raise ExportError(f"{key} is {config[key]!r}; valid: one whole number, for a square")
     divisor = checkpoint.image_settings().get("size_divisor")
     if isinstance(divisor, int) and divisor % patch:
@@ -197,10 +199,10 @@ def _score_words(graph: Graph, hidden: str, config: dict[str, Any]) -> str:
     value = graph.layer_norm(value, "mlm_score.transform.LayerNorm", config["layer_norm_eps"])
     # Files that hold shared weights once leave out the decoder's, which are the token table's.
     name = "mlm_score.decoder"
+    renamed = graph.has(_OLD_BIAS) and not graph.has(f"{name}.bias")
+    bias = _OLD_BIAS if renamed else f"{name}.bias"
     table = name if graph.has(f"{name}.weight") else f"{TEXT_EMBEDDINGS}word_embeddings"
-    return graph.product(
-        value, graph.weight(f"{table}.weight").T, graph.weight(f"{name}.bias"), name
-    )
+    return graph.product(value, graph.weight(f"{table}.weight").T, graph.weight(bias), name)
 
 
 def _with_mask(text: str, position: int) -> str:
@@ -227,6 +229,13 @@ class Reference(TorchModel):
         import transformers
 
         return getattr(transformers, checkpoint.config["architectures"][0])
+
+    def __init__(self, checkpoint: Checkpoint, at_once: int = SLICE) -> None:
+        super().__init__(checkpoint, at_once)
+        if _OLD_BIAS in checkpoint.tensors and "mlm_score.decoder.bias" not in checkpoint.tensors:
+            # transformers 5 looks for it under its new name alone, and would leave it out.
+            bias = self.model.mlm_score.decoder.bias
+            bias.data.copy_(bias.new_tensor(checkpoint.tensor(_OLD_BIAS)))
 
     def run(self, component: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """What `build`'s graph must compute, under the same names."""

@@ -135,6 +135,20 @@ def test_matches_are_json_in_the_order_of_the_pictures():
     assert [len(row["texts"]) for row in content["images"]] == [3, 3]
 
 
+@pytest.mark.parametrize("position", [True, 0.5, "0", None])
+def test_a_position_that_is_no_whole_number_is_refused(position):
+    for rank in (matches().rank_texts, matches().rank_images):
+        with pytest.raises(OptionError, match=f"is {position!r}; valid: 0 to"):
+            rank(position)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, "2"])
+def test_a_number_of_matches_that_is_none_is_refused(k):
+    for rank in (matches().rank_texts, matches().rank_images):
+        with pytest.raises(OptionError, match=f"k is {k!r}; valid: a whole number"):
+            rank(0, k)
+
+
 @pytest.mark.parametrize("position", [-1, 2, 3, 99])
 def test_a_position_outside_of_what_was_given_is_refused(position):
     with pytest.raises(OptionError, match=f"image is {position}; valid: 0 to 1"):

@@ -37,7 +37,9 @@ def read_each(
 
     def read(source: ImageInput) -> Pixels | ImageError:
         try:
-            return processor.pixels(*decode(source, shorter_side=side))
+            image, size_hw = decode(source, shorter_side=side)
+            # A picture that was decoded smaller still gets the shape of the whole one.
+            return processor.pixels(image, None if side is None else size_hw)
         except ImageError as error:
             return error
 

@@ -162,12 +162,14 @@ def _by_text(rows: Stream[Row], texts: tuple[str, ...], args: argparse.Namespace
     """Each text's pictures, best first; before them, in JSON, the pictures that cannot be read."""
     paths: list[str] = []
     logits: list[Row] = []
+    unreadable: list[str] = []
     for path, row in rows:
         if isinstance(row, ImageError):
-            yield from _unreadable(args, path, row)
+            unreadable += _unreadable(args, path, row)
         else:
             paths.append(path)
             logits.append(row)
+    yield from unreadable  # now, since the bar stands where they would have been printed
     if not paths:
         return
     matches = Matches(texts, np.stack(logits))

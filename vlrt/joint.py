@@ -148,6 +148,7 @@ class JointGraph:
         kinds = np.zeros_like(tokens["input_ids"])  # all of one text; a second one would have 1
         outputs = self._runner.run({**tokens, "token_type_ids": kinds, **images})
         graph = f"the graph of {self._name}"
-        check_outputs(graph, outputs, {"logits": self._axes}, B=len(ids), **self._sizes)
+        batch, length = tokens["input_ids"].shape
+        check_outputs(graph, outputs, {"logits": self._axes}, B=batch, L=length, **self._sizes)
         logits: Logits = outputs["logits"]
         return logits

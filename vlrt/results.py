@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt import boxes as geometry
+from vlrt.checks import checked_count
 from vlrt.errors import LabelError, OptionError
 from vlrt.ops import top_k
 
@@ -129,19 +130,21 @@ class Matches:
         """The `k` texts that fit one picture best, as (text, logit), best first; all by default.
 
         Raises:
-            OptionError: there is no picture at that position.
+            OptionError: there is no picture at that position, or `k` is not a whole number of 1 or
+                more.
         """
         row = self.logits[_position("image", image, len(self.logits))]
-        return [(self.texts[i], float(row[i])) for i in top_k(row, k)]
+        return [(self.texts[i], float(row[i])) for i in top_k(row, _number(k))]
 
     def rank_images(self, text: int = 0, k: int | None = None) -> list[tuple[int, float]]:
         """The `k` pictures that fit one text best, as (position, logit), best first.
 
         Raises:
-            OptionError: there is no text at that position.
+            OptionError: there is no text at that position, or `k` is not a whole number of 1 or
+                more.
         """
         column = self.logits[:, _position("text", text, len(self.texts))]
-        return [(int(i), float(column[i])) for i in top_k(column, k)]
+        return [(int(i), float(column[i])) for i in top_k(column, _number(k))]
 
     def to_dict(self) -> dict[str, Any]:
         """`{"images": [{"texts": [{"text", "logit"}, ...]}, ...]}`, ready for JSON.
@@ -156,8 +159,12 @@ class Matches:
         }
 
 
+def _number(k: int | None) -> int | None:
+    return None if k is None else checked_count("k", k)
+
+
 def _position(name: str, position: int, number: int) -> int:
-    if not 0 <= position < number:
+    if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < number:
         raise OptionError(f"{name} is {position!r}; valid: 0 to {number - 1}, {number} were given")
     return position
 

@@ -84,7 +84,12 @@ class Tokenizer:
         for position, text in enumerate(texts):
             _check(text, f"{what} {position}")
         encodings = self._tokenizer.encode_batch(texts)
+        specials = self._tokenizer.num_special_tokens_to_add(False)
         for position, encoding in enumerate(encodings):
+            if len(encoding.ids) <= specials:
+                raise TextError(
+                    f"{what} {position} is empty to the tokenizer: {texts[position]!r:.60}"
+                )
             if len(encoding.ids) > self.max_length:
                 if not truncate:
                     raise TextError(

@@ -143,7 +143,8 @@ def _tower(owl: OwlViTForObjectDetection) -> dict[str, Tensor]:
 
     One step has no place in ViLT, the norm of every patch before the first layer. Its subtraction
     of the mean, its gain and its bias are linear, and go into the embeddings; its division by the
-    deviation is by that of an average patch instead. Training mends the rest.
+    deviation is by that of an average patch instead. And ViLT's layers have GELU itself where
+    OWL-ViT's have its quick approximation, and a smaller epsilon. Training mends the rest.
     """
     tower, settings = owl.owlvit.vision_model, cast("Any", owl.config.vision_config)
     embeddings, norm = tower.embeddings, tower.pre_layernorm
@@ -256,7 +257,8 @@ class ViltTrainee:
         y, x = torch.meshgrid(*grid, indexing="ij")
         own_away = (own.float() - torch.stack([x, y], dim=-1)).abs().sum(dim=-1).mean()
         placing = self.placing * (away + 2 * own_away)
-        return answers.sum(dim=1).mean() + POINTING * pointing + placing
+        loss: Tensor = answers.sum(dim=1).mean() + POINTING * pointing + placing
+        return loss
 
     def answer(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Sequence[str]:
         """The best answer to each question about the picture beside it."""
@@ -352,7 +354,7 @@ def train_family(
                 "owlvit_sha256": owl_sha256,
             },
         )
-        outcomes.append({**asdict(stage), **asdict(outcome)})
+        outcomes.append({**asdict(stage), **asdict(outcome), "recipe": asdict(recipe)})
     _save(trainee, out)
     record = {
         "seed": seed,
@@ -360,7 +362,6 @@ def train_family(
         "steps": steps,
         "seconds": sum(outcome["seconds"] for outcome in outcomes),
         "stages": outcomes,
-        "recipe": asdict(recipe),
         "pointing": POINTING,
         "parameters": sum(p.numel() for p in model.vilt.parameters()),
         "accuracy": evaluate_folder(out),

@@ -209,6 +209,24 @@ def test_the_decoder_of_words_may_be_the_token_table_or_its_own(tmp_path, shared
     assert error(run(root, inputs), theirs(root, inputs)) <= VILT_UNIT["fp32"]
 
 
+def test_a_bias_of_words_under_its_old_name_is_used(tmp_path):
+    """As transformers 4 saved it, which held it twice and stored it once."""
+    from safetensors.numpy import load_file, save_file
+
+    root = write_vilt_checkpoint(tmp_path, WORDS)
+    inputs = given(root, SHAPES[:2], [5, 9])
+    before = run(root, inputs)
+    weights = load_file(root / "model.safetensors")
+    weights["mlm_score.bias"] = weights.pop("mlm_score.decoder.bias")
+    renamed = tmp_path / "renamed"
+    shutil.copytree(root, renamed)
+    save_file(weights, renamed / "model.safetensors", metadata={"format": "pt"})
+    (renamed / "fp32_True.onnx").unlink()
+    assert np.array_equal(run(renamed, inputs), before)
+    assert np.abs(weights["mlm_score.bias"]).max() > 0.01
+    assert error(before, theirs(renamed, inputs)) <= VILT_UNIT["fp32"]
+
+
 # --- from pictures and texts to results -----------------------------------------------------------
 
 

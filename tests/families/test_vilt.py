@@ -282,6 +282,7 @@ def test_a_stream_is_read_ahead_and_no_further(fakes, questions, held):
         (lambda m: m.iter_ask([], []), TextError, "there are no questions"),
         (lambda m: m.iter_ask([], ""), TextError, "question 0 is empty"),
         (lambda m: m.iter_ask([], ["7", " "]), TextError, "question 1 is empty"),
+        (lambda m: m.iter_ask([], "\u200b"), TextError, "question 0 is empty to the tokenizer"),
         (lambda m: m.iter_ask([], ["7", 7]), TextError, "question 1 is a int"),
         (lambda m: m.iter_ask([], None), TextError, "questions must be a list of strings"),
         (lambda m: m.iter_ask([], "7\ud83d"), TextError, "lone surrogate at character 1"),
@@ -465,6 +466,7 @@ def test_the_words_of_answers_are_never_guessed(tmp_path, architecture, words, s
         (MATCH, (1, 2), "logits"),
         (COMPARE, (1, 3), "N = 2"),
         (FILL, (1, 30), "logits"),
+        (FILL, (1, 1, 30), "L = 7"),
     ],
 )
 def test_a_graph_of_other_shapes_is_refused(fakes, architecture, shape, says):
@@ -473,10 +475,33 @@ def test_a_graph_of_other_shapes_is_refused(fakes, architecture, shape, says):
         CALLS[SERVING[architecture]](model)
 
 
+@pytest.mark.parametrize("size", [0, -8, "8", [8, 8]])
+def test_a_patch_size_of_no_sense_is_refused(tmp_path, size):
+    built = make(tmp_path / "bundle")
+    edit_json(built.root / "config.json", patch_size=size)
+    with pytest.raises(BundleError, match=r"config\.json: patch_size is"):
+        built.open()
+
+
+def test_very_sure_answers_are_ranked_by_their_logits(fakes):
+    """Their scores round to the same number."""
+    logits = np.full((1, 11), -5.0)
+    logits[0, 3], logits[0, 9] = 18, 25
+    model, _ = fakes(ASK, lambda **_: {"logits": logits})
+    found = model.ask(PICTURES[0], "7", top_k=2)
+    assert found.answers == ("answer 9", "answer 3")
+    assert found.scores.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("architecture", VILT_TASKS)
 def test_numbers_that_are_not_finite_are_refused(fakes, architecture):
-    shape = {ASK: (1, 11), MATCH: (1, 1), COMPARE: (1, 2), FILL: (1, 8, 30)}[architecture]
-    model, _ = fakes(architecture, lambda **_: {"logits": np.full(shape, np.nan)})
+    last = {ASK: (11,), MATCH: (1,), COMPARE: (2,)}
+
+    def broken(input_ids, **_):
+        shape = last.get(architecture, (input_ids.shape[1], 30))
+        return {"logits": np.full((1, *shape), np.nan)}
+
+    model, _ = fakes(architecture, broken)
     with pytest.raises(InferenceError, match=r"picture.*NaN"):
         CALLS[SERVING[architecture]](model)
 

@@ -82,6 +82,10 @@ class Model:
         self.tokenizer = open_tokenizer(bundle)
         self._name, self._task = bundle.name, task(bundle.config)
         patch = bundle.config.need("patch_size")
+        if not isinstance(patch, int) or patch < 1:
+            raise BundleError(
+                f"{bundle.config.file}: patch_size is {patch!r}; valid: a whole number of 1 or more"
+            )
         if self.processor.size_divisor % patch:
             raise BundleError(
                 f"{bundle.preprocessor.file}: size_divisor is {self.processor.size_divisor}; "
@@ -186,8 +190,10 @@ class Model:
         asked, ids = self._graph.encode(questions, truncate=truncate, what="question")
 
         def answers(logits: Logits, question: int) -> Answers:
-            best, scores = _best(sigmoid(logits), number)
-            return Answers(asked[question], tuple(self._labels[i] for i in best), scores)
+            # By logits: scores of very sure answers round to the same 1.
+            best = _best(logits, number)
+            words = tuple(self._labels[i] for i in best)
+            return Answers(asked[question], words, sigmoid(logits[best]))
 
         return self._graph.rows(images, ids, size, answers)
 
@@ -317,8 +323,8 @@ class Model:
         return as_given(image, mapped(itemgetter(0), self._graph.rows([image], ids, 1, answers)))
 
     def _words(self, text: str, scores: Logits, number: int) -> Answers:
-        best, highest = _best(scores, number)
-        return Answers(text, tuple(self.tokenizer.token(int(i)) for i in best), highest)
+        best = _best(scores, number)
+        return Answers(text, tuple(self.tokenizer.token(int(i)) for i in best), scores[best])
 
     def _need(self, method: str) -> None:
         serving = METHODS[self._task]
@@ -329,7 +335,6 @@ class Model:
             )
 
 
-def _best(scores: Logits, number: int) -> tuple[NDArray[np.intp], Logits]:
-    """Indices of the highest scores, and those scores, best first; equal ones keep their order."""
-    best = top_k(scores, number)
-    return best, scores[best]
+def _best(numbers: Logits, number: int) -> NDArray[np.intp]:
+    """Positions of the highest numbers, best first; equal ones keep their order."""
+    return top_k(numbers, number)
