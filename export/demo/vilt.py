@@ -100,7 +100,7 @@ def build_tokenizer(seed: int) -> BertTokenizer:
 
 
 def build_model(owl_folder: Path, tokenizer: BertTokenizer) -> ViltForQuestionAnswering:
-    """A ViLT of which all that sees pictures comes from an OWL-ViT."""
+    """A ViLT that begins with an OWL-ViT's picture tower; what is above, and for texts, is new."""
     owl = OwlViTForObjectDetection.from_pretrained(owl_folder)
     vision: Any = owl.config.vision_config
     settings = vision.to_dict()
