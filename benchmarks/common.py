@@ -5,6 +5,7 @@ import json
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -93,3 +94,29 @@ def _commit() -> str | None:
 
     changed = ask("status", "--porcelain", "--untracked-files=no")
     return ask("rev-parse", "HEAD") + (" with changes" if changed else "")
+
+
+def seeded_parser(doc: str | None, kind: str, *, rounds: int) -> argparse.ArgumentParser:
+    """The options of a benchmark on a model with seeded weights.
+
+    Args:
+        doc: the benchmark's docstring.
+        kind: of model, with its article.
+        rounds: so many by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seeded", type=Path, required=True, metavar="SNAPSHOT", help=f"of {kind}, no weights"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "vlrt-benchmarks",
+        help="where to keep what is made of it (default: %(default)s)",
+    )
+    parser.add_argument("--rounds", type=positive, default=rounds, help="default: %(default)s")
+    parser.add_argument("--threads", type=positive, default=available_cpus())
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples here")
+    return parser

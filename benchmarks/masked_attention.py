@@ -11,7 +11,6 @@ Contenders take turns, a process each a round; a process loads, warms up and tim
 anything is reported, both graphs of a precision must give the same logits.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,13 +21,19 @@ from typing import Any
 import numpy as np
 import onnx
 
-from vlrt.session import available_cpus
 from vlrt_export import vilt
 from vlrt_export.checkpoint import Checkpoint, open_checkpoint
 from vlrt_export.precision import Recipe
 
 from .checkpoints import seeded_checkpoint
-from .common import conditions, markdown, positive, print_conditions, write_json
+from .common import (
+    conditions,
+    markdown,
+    positive,
+    print_conditions,
+    seeded_parser,
+    write_json,
+)
 from .contenders import run_once
 
 PROGRAM = Path(__file__).with_name("graph_once.py")
@@ -74,24 +79,10 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--seeded", type=Path, required=True, metavar="SNAPSHOT", help="of a ViLT, no weights"
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "vlrt-benchmarks",
-        help="where to keep the seeded checkpoint (default: %(default)s)",
-    )
-    parser.add_argument("--rounds", type=positive, default=5, help="default: %(default)s")
+    parser = seeded_parser(__doc__, "a ViLT", rounds=5)
     parser.add_argument(
         "--repeats", type=positive, default=10, help="a process (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=positive, default=available_cpus())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples here")
     options = parser.parse_args(arguments)
     found: dict[str, Any] = conditions(options.threads)  # first: what follows adds to the load
     name = options.seeded.resolve().name

@@ -27,11 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from vlrt.session import available_cpus
 from vlrt_export.demo.scenes import draw_scene
 
 from .checkpoints import make_seeded
-from .common import conditions, positive, print_conditions, write_json
+from .common import conditions, print_conditions, seeded_parser, write_json
 from .contenders import Sample, medians, ratio_table, run_once
 
 PROGRAM = Path(__file__).with_name("ask_many.py")
@@ -115,21 +114,7 @@ def check(samples: dict[str, Sample]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--seeded", type=Path, required=True, metavar="SNAPSHOT", help="of a ViLT, no weights"
-    )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "vlrt-benchmarks",
-        help="where to keep what is made of it (default: %(default)s)",
-    )
-    parser.add_argument("--rounds", type=positive, default=3, help="default: %(default)s")
-    parser.add_argument("--threads", type=positive, default=available_cpus())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples here")
+    parser = seeded_parser(__doc__, "a ViLT", rounds=3)
     options = parser.parse_args(arguments)
     found: dict[str, Any] = conditions(options.threads)  # first: what follows adds to the load
     name = options.seeded.resolve().name
