@@ -14,8 +14,7 @@ from typing import Any
 
 import psutil
 
-from vlrt.doctor import processor_name
-from vlrt.session import available_cpus
+from vlrt.hardware import available_cpus, processor_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("vlrt", "onnxruntime", "numpy", "pillow", "tokenizers", "torch", "transformers")

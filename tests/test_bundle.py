@@ -1,6 +1,7 @@
 """Bundles: their layouts, what is found in them, and every way in which they can be broken."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from vlrt.errors import (
     UnknownFamilyError,
     VlrtError,
 )
+from vlrt.hardware import FAST, MEANINGS
 from vlrt.session import CPU, engine
 
 GRAPHS = ("vision_model", "text_model")
@@ -51,6 +53,9 @@ def edit_manifest(root, change):
         ("text_model", ("text_model", "fp32")),
         ("text_model_fp16", ("text_model", "fp16")),
         ("text_model_int8", ("text_model", "int8")),
+        ("text_model_int8w", ("text_model", "int8w")),
+        ("text_model_int4w", ("text_model", "int4w")),
+        ("text_model_int8_w", ("text_model_int8_w", "fp32")),
         ("text_model_uint8", ("text_model", "uint8")),
         ("text_model_quantized", ("text_model", "quantized")),
         ("text_model_q4", ("text_model", "q4")),
@@ -157,8 +162,13 @@ def test_external_data_belongs_to_its_graph(foreign_bundle, tiny):
         path = foreign_bundle / graph_file(component, "fp32")
         model = onnx.load(path)
         path.unlink()
+        # Not the few integers of a Reshape, which ONNX Runtime wants in the graph itself.
         onnx.save_model(
-            model, path, save_as_external_data=True, location=f"{path.name}_data", size_threshold=64
+            model,
+            path,
+            save_as_external_data=True,
+            location=f"{path.name}_data",
+            size_threshold=256,
         )
     bundle = open_bundle(foreign_bundle)
     graph = graph_file("vision_model", "fp32")
@@ -188,6 +198,94 @@ def test_a_graph_that_reads_outside_the_bundle_is_refused(foreign_bundle):
     path.write_bytes(model.SerializeToString())
     with pytest.raises(BundleError, match="cannot load"):
         load(foreign_bundle, precision="fp32")
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ((), {"a": {"b": [1]}, "none": None}),
+        (("a",), {"b": [1]}),
+        (("a", "b"), [1]),
+        (("a", "c"), None),
+        (("none", "b"), None),
+        (("a", "b", "c"), None),
+        (("z",), None),
+    ],
+)
+def test_what_a_manifest_does_not_state_is_none(tiny_bundle, keys, expected):
+    content = {"a": {"b": [1]}, "none": None}
+    bundle = replace(open_bundle(tiny_bundle), manifest=Settings("vlrt.json", content))
+    found = bundle.stated(*keys)
+    assert (dict(found) if keys == () else found) == expected
+    assert replace(bundle, manifest=None).stated(*keys) is None
+
+
+# --- what `vlrt info` tells -----------------------------------------------------------------------
+
+
+def told(root):
+    return list(describe(open_bundle(root)))
+
+
+def test_info_tells_how_variants_were_made(own_bundle):
+    def change(manifest):
+        manifest["verified"]["machine"] |= {"int8_kernels": "amx"}
+        for component, kept in (("vision_model", ["a", "b"]), ("text_model", ["a"])):
+            manifest["components"][component]["variants"]["int8"]["recipe"] = {
+                "method": "products of integers",
+                "layers_kept_fp32": kept,
+                "weight_bits": 7,
+                "scales": "static",
+            }
+
+    edit_manifest(own_bundle, change)
+    lines = told(own_bundle)
+    assert any(line.startswith("made on") and line.endswith(", int8 kernels amx") for line in lines)
+    made = "int8        products of integers; 7-bit weights; static scales; "
+    assert f"{made}2 layers left in fp32 (vision_model)" in lines
+    assert f"{made}1 layer left in fp32 (text_model)" in lines
+
+
+def test_info_of_an_older_manifest_tells_what_it_states(own_bundle):
+    def change(manifest):
+        manifest["verified"]["machine"] = {"processor": "A processor", "threads": 2}
+        for component in GRAPHS:
+            recipe = {"method": "products of integers", "layers_kept_fp32": []}
+            manifest["components"][component]["variants"]["int8"]["recipe"] = recipe
+
+    edit_manifest(own_bundle, change)
+    lines = told(own_bundle)
+    assert "made on     A processor, int8 kernels unknown" in lines
+    assert "int8        products of integers" in lines
+
+
+def test_info_tells_accuracy_beside_pytorchs(own_bundle):
+    accuracy = {"reference": 0.985, "variant": 0.98, "of": "top-1 on 200 drawn scenes"}
+    edit_manifest(own_bundle, lambda m: m["quality"]["int8"].update(accuracy=accuracy))
+    assert "int8        top-1 on 200 drawn scenes: 98.0%, PyTorch 98.5%" in told(own_bundle)
+
+
+@pytest.mark.parametrize("kernels", MEANINGS)
+def test_info_tells_what_is_taken_here_and_why(own_bundle, monkeypatch, kernels):
+    def change(manifest):
+        manifest["verified"]["machine"]["int8_kernels"] = "vnni"
+        for component in GRAPHS:
+            for precision, entry in manifest["components"][component]["variants"].items():
+                milliseconds = {"fp32": 5, "fp16": 6, "int8": 2}[precision]
+                entry["speed"] = {"device": "cpu", "median_ms": milliseconds}
+
+    edit_manifest(own_bundle, change)
+    monkeypatch.setattr("vlrt.hardware.int8_kernels", lambda: kernels)
+    monkeypatch.setattr("vlrt.session.products_saturate", lambda: kernels == "avx2")
+    lines = told(own_bundle)
+    assert f"int8 here   {kernels}: {MEANINGS[kernels]}" in lines
+    info = load(own_bundle).info
+    assert info["int8_kernels"] == kernels
+    assert info["precision"] == ("int8" if kernels in FAST else "fp32")
+    assert f"here        {CPU}, {info['precision']} ({info['precision_reason']})" in lines
+    asked = load(own_bundle, precision="int8").info
+    assert asked["exact_products"] == (kernels == "avx2")
+    assert ("computed exactly" in asked["precision_reason"]) == (kernels == "avx2")
 
 
 def test_other_graphs_and_files_beside_are_left_alone(own_bundle):
@@ -261,7 +359,7 @@ def test_a_missing_graph_that_the_manifest_lists_is_named(own_bundle):
     assert load(own_bundle, precision="fp32")
 
 
-@pytest.mark.parametrize("precision", ["q4", "int4", "", "FP32"])
+@pytest.mark.parametrize("precision", ["q4", "int4", "int8w", "int4w", "", "FP32"])
 def test_a_precision_that_is_not_there_names_those_that_are(tiny_bundle, precision):
     with pytest.raises(PrecisionError, match="fp32, fp16, int8"):
         load(tiny_bundle, precision=precision)

@@ -12,7 +12,8 @@ from PIL import Image
 
 import vlrt
 from vlrt import cli, demo
-from vlrt.session import Session
+from vlrt.hardware import MEANINGS
+from vlrt.session import Session, int8_kernels
 
 BUNDLE = str(demo.bundle("clip"))
 PICTURES = demo.ROOT / "pictures"
@@ -261,7 +262,7 @@ def test_embed_overwrites_only_when_told(tmp_path, capsys):
 def test_info_tells_how_a_bundle_was_proved(capsys):
     assert cli.main(["info", BUNDLE]) == 0
     printed = capsys.readouterr().out
-    for said in ("clip", "int8", "PyTorch fp32", "vision_model", "logit_scale"):
+    for said in ("clip", "int8", "PyTorch fp32", "vision_model", "logit_scale", "int8 here"):
         assert said in printed
     assert cli.main(["info", BUNDLE, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["family"] == "clip"
@@ -272,6 +273,8 @@ def test_doctor_names_versions_and_the_providers_that_start(capsys):
     printed = capsys.readouterr().out
     assert f"vlrt          {vlrt.__version__}" in printed
     assert "CPUExecutionProvider: starts" in printed
+    kernels = int8_kernels()
+    assert f"  int8 kernels {kernels}: {MEANINGS[kernels]}" in printed
 
 
 def test_a_verb_of_an_absent_extra_says_what_to_install(monkeypatch, capsys):

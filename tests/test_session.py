@@ -1,6 +1,9 @@
-"""Devices, precisions, CPU quotas, and what a loaded graph does with its inputs."""
+"""Devices, int8 products, and what a loaded graph does with its inputs."""
 
-import math
+import json
+import os
+import platform
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,17 +13,17 @@ import pytest
 from checkpoints import read_json, write_json
 
 import vlrt
-from vlrt import session
-from vlrt.bundle import graph_file, open_bundle
+from vlrt import hardware, session
+from vlrt.bundle import graph_file
 from vlrt.errors import (
     BundleError,
     EngineMissingError,
     InferenceError,
     OptionError,
-    PrecisionError,
     ProviderError,
 )
-from vlrt.session import CPU, CUDA, Session, choose_precision, place
+from vlrt.files import file_sha256
+from vlrt.session import CPU, CUDA, Session, place
 
 ON_CPU = [CPU]
 ON_CUDA = ["TensorrtExecutionProvider", CUDA, CPU]
@@ -108,10 +111,40 @@ def test_given_providers_are_taken_in_their_order(monkeypatch):
     assert placement.kind == "TensorrtExecutionProvider"
 
 
+def test_providers_may_bring_their_options(monkeypatch):
+    pretend(monkeypatch, ["OpenVINOExecutionProvider", CPU])
+    options = {"device_type": "CPU", "num_of_threads": 2}
+    for pair in (("OpenVINOExecutionProvider", options), ["OpenVINOExecutionProvider", options]):
+        placement = place(providers=[pair, CPU])
+        assert placement.providers == (("OpenVINOExecutionProvider", options), (CPU, {}))
+        assert placement.kind == "OpenVINOExecutionProvider"
+
+
+def test_options_reach_onnx_runtime_and_its_complaint_names_them(tiny_bundle, tmp_path):
+    model = vlrt.load(tiny_bundle, providers=[(CPU, {"a": "b"})], precision="fp32")
+    assert model.info["provider_options"] == {"a": "b"}
+    (tmp_path / "x.onnx").write_bytes(b"not a graph")
+    placement = place(providers=[(CPU, {"a": "b"})])
+    with pytest.raises(BundleError, match=rf"x\.onnx on {CPU} with {{'a': 'b'}}: "):
+        Session(tmp_path / "x.onnx", placement, threads=1)
+
+
 @pytest.mark.parametrize(
     ("providers", "device", "error", "says"),
     [
         ([], "auto", OptionError, "providers is empty"),
+        ("", "auto", OptionError, "providers is ''; valid: a list of names"),
+        (CPU, "auto", OptionError, f"providers is '{CPU}'; valid: a list of names"),
+        (3, "auto", OptionError, "providers is 3"),
+        ({CPU: {}}, "auto", OptionError, "valid: a list of names"),
+        ([None], "auto", OptionError, r"providers\[0\] is None; valid: .* pairs"),
+        ([CPU, (CPU,)], "auto", OptionError, r"providers\[1\] is \('CPU"),
+        ([(CPU, {}, {})], "auto", OptionError, r"providers\[0\] is"),
+        ([(CPU, "device_type")], "auto", OptionError, r"providers\[0\] is"),
+        ([(CPU, {1: "x"})], "auto", OptionError, r"providers\[0\] is"),
+        ([({}, CPU)], "auto", OptionError, r"providers\[0\] is"),
+        ([CPU, (CPU, {})], "auto", OptionError, "names one twice: CPU"),
+        ([("NoSuchProvider", {"a": 1})], "auto", ProviderError, "no 'NoSuchProvider'"),
         ([CPU], "cpu", OptionError, "not both"),
         (["NoSuchProvider"], "auto", ProviderError, "no 'NoSuchProvider'"),
         ([CPU, "NoSuchProvider"], "auto", ProviderError, "no 'NoSuchProvider'"),
@@ -162,100 +195,210 @@ def test_load_says_what_it_decided(tiny_bundle):
     assert info["bundle"] == str(tiny_bundle)
 
 
-# --- precision ------------------------------------------------------------------------------------
+# --- int8 products --------------------------------------------------------------------------------
 
 
-def set_speed(root, times, device="cpu"):
-    """times: precision -> milliseconds of the two components; None leaves one unmeasured."""
-    manifest = read_json(root / "vlrt.json")
-    for component, position in zip(GRAPHS, (0, 1), strict=True):
-        for precision, entry in manifest["components"][component]["variants"].items():
-            both = times.get(precision)
-            found = both and both[position]
-            entry["speed"] = {"device": device, "median_ms": found} if found else None
-    write_json(root / "vlrt.json", manifest)
+def test_the_trial_graph_is_what_it_is_said_to_be():
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("a", types.UINT8, [1, 4])],
+        [helper.make_tensor_value_info("y", types.INT32, [1, 1])],
+        [helper.make_tensor("b", types.INT8, [4, 1], bytes([127] * 4), raw=True)],
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    assert onnx.load_from_string(session._FOUR_PRODUCTS) == model
+
+
+def test_products_are_tried_and_agree_with_the_processors_features():
+    if hardware.int8_kernels() == "unknown":
+        pytest.skip("this system hides its processor's features")
+    assert session.products_saturate() == (hardware.int8_kernels() in hardware.SATURATING)
 
 
 @pytest.mark.parametrize(
-    ("times", "expected", "why"),
+    ("saturate", "named", "expected"),
     [
-        ({}, "fp32", "no variants were compared"),
-        ({"int8": (1, 1)}, "fp32", "no variants were compared"),
-        ({"fp32": (5, 5), "fp16": (9, 9), "int8": (2, 2)}, "int8", "fastest of fp32, fp16, int8"),
-        ({"fp32": (5, 5), "fp16": (2, 2), "int8": (3, 3)}, "fp16", "fastest"),
-        ({"fp32": (1, 1), "fp16": (2, 2), "int8": (3, 3)}, "fp32", "fastest"),
-        ({"fp32": (5, 5), "fp16": (9, 1), "int8": (1, 8)}, "int8", "fastest"),
-        ({"fp32": (5, 5), "fp16": (4, 4), "int8": (1, None)}, "fp16", "fastest of fp32, fp16"),
+        (False, "vnni", "vnni"),
+        (False, "unknown", "unknown"),
+        (True, "unknown", "avx2"),
+        (True, "avx2", "avx2"),
+        (True, "vnni", "avx2"),  # an emulator may tell its host's features
+        (False, "avx2", "none"),  # as a later ONNX Runtime may have it
     ],
 )
-def test_auto_takes_what_the_manifest_measured_as_fastest(own_bundle, times, expected, why):
-    set_speed(own_bundle, times)
-    found, reason = choose_precision(open_bundle(own_bundle), GRAPHS, "auto", "cpu")
-    assert found == expected
-    assert why in reason
+def test_the_trial_has_the_last_word_on_kernels(monkeypatch, saturate, named, expected):
+    monkeypatch.setattr(session, "products_saturate", lambda: saturate)
+    monkeypatch.setattr(hardware, "int8_kernels", lambda: named)
+    assert session.int8_kernels() == expected
 
 
-def test_speed_on_another_kind_of_device_does_not_count(own_bundle):
-    set_speed(own_bundle, {"fp32": (5, 5), "int8": (1, 1)}, device="cuda")
-    bundle = open_bundle(own_bundle)
-    assert choose_precision(bundle, GRAPHS, "auto", "cpu")[0] == "fp32"
-    assert choose_precision(bundle, GRAPHS, "auto", "cuda")[0] == "int8"
+@pytest.mark.parametrize(
+    ("machine", "saturate", "expected"),
+    [("AMD64", False, "vnni"), ("AMD64", True, "avx2"), ("ARM64", False, "unknown")],
+)
+def test_on_windows_the_trial_tells_what_the_system_does_not(
+    monkeypatch, machine, saturate, expected
+):
+    monkeypatch.setattr(session, "products_saturate", lambda: saturate)
+    monkeypatch.setattr(hardware, "cpu_features", list)
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert session.int8_kernels() == expected
 
 
-@pytest.mark.parametrize("held", [["int8"], ["fp16", "int8"]])
-def test_auto_without_fp32_and_without_measurements_takes_one_that_is_held(foreign_bundle, held):
+def test_exact_products_reach_onnx_runtime_and_change_no_exact_result(tiny_bundle):
+    """Where nothing saturates, the entry costs time alone."""
+    if session.products_saturate():
+        pytest.skip("this processor's products saturate, so that results differ")
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    found = {}
+    for exact in (False, True):
+        path = tiny_bundle / graph_file("vision_model", "int8")
+        made = Session(path, place("cpu"), threads=1, exact_products=exact)
+        entries = made._session.get_session_options()
+        if exact:
+            assert entries.get_session_config_entry("session.x64quantprecision") == "1"
+        found[exact] = made.run({"pixel_values": pixels})["image_embeds"]
+    assert np.array_equal(found[True], found[False])
+
+
+def write_product(path, *, static, bits):
+    """A graph of one int8 product as exports make it: float32 `x` [rows, 32] to `y` [rows, 16].
+
+    Returns:
+        What it gives for ones: float64 [16].
+    """
+    onnx = pytest.importorskip("onnx")
+    helper, array, floats = onnx.helper, onnx.numpy_helper.from_array, onnx.TensorProto.FLOAT
+    weights = np.full((32, 16), 2 ** (bits - 1) - 1, np.int8)
+    weights[:, ::2] *= -1
+    scales = np.full(16, 0.01, np.float32)
+    tensors = [array(weights, "w"), array(scales, "ws")]
+    if static:
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            helper.make_node(
+                "MatMulIntegerToFloat",
+                ["q", "w", "s", "ws", "z"],
+                ["y"],
+                domain="com.microsoft",
+            ),
+        ]
+        tensors += [array(np.float32(1 / 255), "s"), array(np.uint8(0), "z")]
+    else:
+        nodes = [
+            helper.make_node(
+                "DynamicQuantizeMatMul", ["x", "w", "ws"], ["y"], domain="com.microsoft"
+            )
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "product",
+        [helper.make_tensor_value_info("x", floats, ["rows", 32])],
+        [helper.make_tensor_value_info("y", floats, ["rows", 16])],
+        tensors,
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+    return weights.sum(axis=0) * 0.01
+
+
+PRODUCTS = """
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vlrt import session
+
+print(session.int8_kernels())
+for path in sys.argv[1:]:
+    for exact in (False, True):
+        made = session.Session(Path(path), session.place("cpu"), threads=1, exact_products=exact)
+        print(json.dumps(made.run({"x": np.ones((3, 32), np.float32)})["y"].tolist()))
+"""
+EMULATOR = next(filter(None, map(shutil.which, ("qemu-x86_64", "qemu-x86_64-static"))), None)
+
+
+@pytest.mark.skipif(
+    EMULATOR is None or platform.machine() != "x86_64", reason="needs qemu-x86_64, an emulator"
+)
+def test_on_a_processor_without_vnni_8_bit_weights_need_exact_products(tmp_path):
+    """On an emulated Haswell, with the same ONNX Runtime."""
+    kinds = [(static, bits) for static in (False, True) for bits in (8, 7)]
+    paths = [tmp_path / f"{number}.onnx" for number in range(len(kinds))]
+    expected = [
+        write_product(path, static=static, bits=bits)
+        for path, (static, bits) in zip(paths, kinds, strict=True)
+    ]
+    command = [EMULATOR, "-cpu", "Haswell", sys.executable, "-c", PRODUCTS, *paths]
+    environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    kernels, *lines = done.stdout.splitlines()
+    assert kernels == "avx2"
+    found = [json.loads(line) for line in lines]
+    for (_, bits), right, default, exact in zip(
+        kinds, expected, found[0::2], found[1::2], strict=True
+    ):
+        assert np.allclose(exact, right, rtol=1e-5)
+        assert np.allclose(default, right, rtol=1e-5) == (bits == 7)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("bits", [8, 7])
+def test_products_on_this_processor_are_right_as_load_sets_them(tmp_path, static, bits):
+    expected = write_product(tmp_path / "x.onnx", static=static, bits=bits)
+    exact = session.int8_kernels() in hardware.SATURATING
+    made = Session(tmp_path / "x.onnx", place("cpu"), threads=1, exact_products=exact)
+    found = made.run({"x": np.ones((3, 32), np.float32)})["y"]
+    np.testing.assert_allclose(found, np.tile(expected, (3, 1)), rtol=1e-5)
+
+
+# --- a graph that cannot be loaded ----------------------------------------------------------------
+
+
+def too_new(path):
+    """Make a graph one of an opset that no ONNX Runtime knows yet."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(path)
+    model.opset_import[0].version = 999
+    onnx.save_model(model, path)
+
+
+def test_a_graph_too_new_for_this_onnx_runtime_says_what_made_it_and_what_to_do(own_bundle):
+    path = own_bundle / graph_file("text_model", "fp16")
+    too_new(path)
+    manifest = read_json(own_bundle / "vlrt.json")
+    manifest["verified"]["versions"]["onnxruntime"] = "77.7"
+    manifest["files"][graph_file("text_model", "fp16")] = {
+        "size": path.stat().st_size,
+        "sha256": file_sha256(path),
+    }
+    write_json(own_bundle / "vlrt.json", manifest)
+    with pytest.raises(BundleError) as caught:
+        vlrt.load(own_bundle, precision="fp16", device="cpu")
+    said = str(caught.value)
+    assert f"ONNX Runtime {session.engine().__version__} cannot load {path}" in said
+    assert "999" in said
+    assert "made and tried with ONNX Runtime 77.7: upgrade" in said
+    assert said.endswith("or load another precision: fp32, int8")
+    assert vlrt.load(own_bundle, precision="int8", device="cpu")
+
+
+def test_a_foreign_graph_that_is_too_new_says_what_else_there_is(foreign_bundle):
+    too_new(foreign_bundle / graph_file("vision_model", "fp32"))
+    with pytest.raises(BundleError, match=r"does not say .*precision: fp16, quantized$"):
+        vlrt.load(foreign_bundle, precision="fp32", device="cpu")
     for component in GRAPHS:
-        (foreign_bundle / graph_file(component, "fp32")).unlink()
-        if "fp16" not in held:
-            (foreign_bundle / graph_file(component, "fp16")).unlink()
-    found, reason = choose_precision(open_bundle(foreign_bundle), GRAPHS, "auto", "cpu")
-    assert found == {"int8": "quantized"}.get(held[0], held[0])
-    assert ("only one held" if held == ["int8"] else "first one held") in reason
-
-
-def test_a_requested_precision_is_never_replaced(tiny_bundle):
-    bundle = open_bundle(tiny_bundle)
-    for precision in ("fp32", "fp16", "int8"):
-        assert choose_precision(bundle, GRAPHS, precision, "cpu")[0] == precision
-    with pytest.raises(PrecisionError, match="'uint8'; it has: fp32, fp16, int8"):
-        choose_precision(bundle, GRAPHS, "uint8", "cpu")
-
-
-# --- CPUs -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, None),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "200000 100000\n"}, 2.0),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "50000 100000"}, 0.5),
-        ({"cpu.max": "40000 10000"}, 4.0),
-        ({"cpu.max": "200000"}, 2.0),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
-        ({"cpu/cpu.cfs_quota_us": "25000\n", "cpu/cpu.cfs_period_us": "50000\n"}, 0.5),
-        ({"cpu/cpu.cfs_quota_us": "300000\n"}, None),
-    ],
-    ids=str,
-)
-def test_the_quota_of_both_cgroup_versions(tmp_path, files, expected):
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert session._cgroup_quota(tmp_path) == expected
-
-
-@pytest.mark.parametrize("quota", [None, 0.3, 1.0, 1.5, 2.0, 1000.0])
-def test_threads_respect_quota_and_affinity(monkeypatch, quota):
-    import os
-
-    monkeypatch.setattr(session, "_cgroup_quota", lambda root: quota)
-    cores = len(os.sched_getaffinity(0))
-    expected = cores if quota is None else min(cores, math.ceil(quota))
-    assert session.available_cpus() == expected >= 1
+        for precision in ("fp16", "quantized"):
+            (foreign_bundle / graph_file(component, precision)).unlink()
+    with pytest.raises(BundleError, match=r"a later one may load it$"):
+        vlrt.load(foreign_bundle, precision="fp32", device="cpu")
 
 
 # --- running --------------------------------------------------------------------------------------
@@ -383,3 +526,19 @@ def test_a_large_batch_leaves_no_memory_behind(tmp_path):
     before, peak, after = map(float, done.stdout.split())
     assert peak - before > 60, "the batch was too small to tell"
     assert after - before < (peak - before) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("CPUExecutionProvider", {}, {}),
+        ("OpenVINOExecutionProvider", {}, {"num_of_threads": "3"}),
+        (
+            "OpenVINOExecutionProvider",
+            {"device_type": "CPU", "num_of_threads": "1"},
+            {"device_type": "CPU", "num_of_threads": "1"},
+        ),
+    ],
+)
+def test_an_engine_with_threads_of_its_own_gets_as_many(name, options, expected):
+    assert session._with_threads(name, options, 3) == expected

@@ -27,12 +27,14 @@ SETTINGS_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-# The field's file suffixes (transformers.js `utils/dtypes.js`). Longest first, so that `_q4f16` is
-# not read as something else that ends alike.
+# vlrt's own file suffixes, and after them the field's (transformers.js `utils/dtypes.js`). Longest
+# first, so that `_q4f16` is not read as something else that ends alike.
 SUFFIXES = {
     "fp32": "",
     "fp16": "_fp16",
     "int8": "_int8",
+    "int8w": "_int8w",
+    "int4w": "_int4w",
     "uint8": "_uint8",
     "quantized": "_quantized",
     "q4f16": "_q4f16",
@@ -41,6 +43,9 @@ SUFFIXES = {
     "q1": "_q1",
     "bnb4": "_bnb4",
 }
+
+# Behind the precision's: a graph of plain operators alone, for providers that know no others.
+PORTABLE = "_portable"
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Bundle:
         root: the directory that holds (or, from the hub, will hold) its files.
         config, preprocessor, tokenizer: the settings files.
         variants: component -> precision -> its files, the graph first, then its external data.
+        portable: the same, of graphs of plain operators alone, where the manifest lists such.
         manifest: the content of `vlrt.json`, or None for a foreign repository.
         values: numbers that no graph holds, such as `logit_scale`.
         origin: the place on the hub, or None for a local directory.
@@ -75,6 +81,7 @@ class Bundle:
     manifest: Settings | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     origin: Origin | None = None
+    portable: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
     def precisions(self) -> list[str]:
@@ -91,6 +98,17 @@ class Bundle:
         if self.manifest is None:
             return self.name if self.origin is None else f"{self.name}@{self.origin.revision}"
         return str(self.manifest.section("source").need("weights_sha256"))
+
+    def stated(self, *keys: str) -> Any:
+        """What the manifest states under nested keys; None where it, being older, does not."""
+        value: Any = self.manifest
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def stated_of(self, component: str, precision: str, *keys: str) -> Any:
+        """What the manifest states of one variant under nested keys; None where it does not."""
+        return self.stated("components", component, "variants", precision, *keys)
 
     def files(self, component: str, precision: str) -> tuple[str, ...]:
         """The files of one variant of one component, the graph first.
@@ -112,8 +130,15 @@ class Bundle:
             )
         return self.variants[component][precision]
 
-    def fetch(self, components: tuple[str, ...], precision: str) -> dict[str, Path]:
+    def fetch(
+        self, components: tuple[str, ...], precision: str, *, portable: bool = False
+    ) -> dict[str, Path]:
         """Make the files of one precision local and check them against the manifest.
+
+        Args:
+            components: which.
+            precision: which of those that they have.
+            portable: those of plain operators alone, which all of them must have.
 
         Returns:
             component -> path of its graph.
@@ -122,7 +147,12 @@ class Bundle:
             BundleNotFoundError: a file is missing.
             IntegrityError: a file is not the one that the manifest describes.
         """
-        wanted = {component: self.files(component, precision) for component in components}
+        wanted = {
+            component: self.portable[component][precision]
+            if portable
+            else self.files(component, precision)
+            for component in components
+        }
         if self.origin is not None:
             from vlrt import hub
 
@@ -184,11 +214,11 @@ def open_bundle(
     names = listing if listing is not None else _list_files(root)
     manifest = _read_manifest(root) if MANIFEST in names else None
     if manifest is not None:
-        variants = _listed_variants(manifest)
+        variants, portable = _listed_variants(manifest), _listed_portable(manifest)
         values = _numbers(manifest.section("values"))
     else:
-        variants, values = _found_variants(names), {}
-    for by_precision in variants.values():
+        variants, portable, values = _found_variants(names), {}, {}
+    for by_precision in (*variants.values(), *portable.values()):
         for files in by_precision.values():
             for name in files:
                 inside(root, name)
@@ -207,6 +237,7 @@ def open_bundle(
         manifest=manifest,
         values=values,
         origin=origin,
+        portable=portable,
     )
     for name in SETTINGS_FILES:
         bundle.verify(name)
@@ -221,9 +252,9 @@ def split_name(stem: str) -> tuple[str, str]:
     return stem, "fp32"
 
 
-def graph_file(component: str, precision: str) -> str:
-    """The file name of a component's graph in a precision."""
-    return f"onnx/{component}{SUFFIXES[precision]}.onnx"
+def graph_file(component: str, precision: str, *, portable: bool = False) -> str:
+    """The file name of a component's graph in a precision, or of its portable form."""
+    return f"onnx/{component}{SUFFIXES[precision]}{PORTABLE if portable else ''}.onnx"
 
 
 def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
@@ -236,7 +267,7 @@ def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
     names = [*SETTINGS_FILES]
     for component in content["components"].values():
         for variant in component["variants"].values():
-            names += variant["files"]
+            names += variant["files"] + variant.get("portable", {}).get("files", [])
     files = {
         name: {"size": (root / name).stat().st_size, "sha256": file_sha256(root / name)}
         for name in names
@@ -274,6 +305,19 @@ def _listed_variants(manifest: Settings) -> dict[str, dict[str, tuple[str, ...]]
     return variants
 
 
+def _listed_portable(manifest: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+    components = manifest.section("components")
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for component in components:
+        listed = components.section(component).section("variants")
+        found[component] = {
+            precision: _file_names(listed.section(precision).section("portable"))
+            for precision in listed
+            if "portable" in listed.section(precision)
+        }
+    return found
+
+
 def _file_names(variant: Settings) -> tuple[str, ...]:
     names = variant.need("files")
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
@@ -291,7 +335,10 @@ def _numbers(settings: Settings) -> dict[str, float]:
 def _found_variants(names: list[str]) -> dict[str, dict[str, tuple[str, ...]]]:
     variants: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in fnmatch.filter(names, "onnx/*.onnx"):
-        component, precision = split_name(PurePosixPath(name).stem)
+        stem = PurePosixPath(name).stem
+        if stem.endswith(PORTABLE):  # of no use without the manifest, which says what it belongs to
+            continue
+        component, precision = split_name(stem)
         data = fnmatch.filter(names, f"{name}_data*")
         variants.setdefault(component, {})[precision] = (name, *data)
     return variants

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from vlrt import hardware
 from vlrt.bundle import Bundle
+from vlrt.choice import choose_precision
 from vlrt.errors import VlrtError
 from vlrt.files import Settings
 from vlrt.load import components_of, import_family
-from vlrt.session import choose_precision, place
+from vlrt.session import int8_kernels, place
 
 Parity = Mapping[str, Mapping[str, float]]
 
@@ -22,14 +24,17 @@ def describe(bundle: Bundle) -> Iterator[str]:
         yield "manifest    none: a foreign bundle; its files and its quality are not checked"
     else:
         yield from _proof(bundle.manifest)
+        yield from _recipes(bundle)
     for name, value in bundle.values.items():
         yield f"{name:<11} {value:g}"
     try:
         placement = place()
         family = import_family(str(bundle.config["model_type"]))
         components = components_of(family, bundle)
-        chosen, why = choose_precision(bundle, components, "auto", placement.kind)
-        yield f"here        {placement.provider}, {chosen} ({why})"
+        kernels = int8_kernels()
+        yield f"int8 here   {kernels}: {hardware.MEANINGS[kernels]}"
+        choice = choose_precision(bundle, components, "auto", placement.kind, kernels)
+        yield f"here        {placement.provider}, {choice.precision} ({choice.reason})"
         if components != family.COMPONENTS:
             yield f"note        {family.FOREIGN_NOTE}"
     except VlrtError as error:  # no engine, no such family, a component missing: told, not fatal
@@ -66,15 +71,51 @@ def _proof(manifest: Settings) -> Iterator[str]:
     yield f"task        {manifest.need('task')}"
     yield f"made from   {origin}{revision}, by vlrt {manifest.need('vlrt_version')}"
     yield f"compared to {verified.need('against')}"
-    yield f"made on     {verified.section('machine').need('processor')}"
+    machine = verified.section("machine")
+    kernels = machine.get("int8_kernels", "unknown")
+    yield f"made on     {machine.need('processor')}, int8 kernels {kernels}"
     quality = manifest.section("quality")
     for precision in quality:
-        counted = quality.section(precision)
-        if counted.need("agreement") is not None:
-            share, of = f"{counted['agreement']:.1%}", f"{counted['compared']} {counted['of']}"
-            yield f"{precision:<11} {share} of {of}"
+        yield from _quality(precision, quality.section(precision))
     for precision, whys in manifest.section("refused").items():
         yield f"{precision:<11} was refused: {'; '.join(whys)}"
+
+
+def _quality(precision: str, counted: Settings) -> Iterator[str]:
+    if counted.need("agreement") is not None:
+        share, of = f"{counted['agreement']:.1%}", f"{counted['compared']} {counted['of']}"
+        yield f"{precision:<11} {share} of {of}"
+    if counted.get("accuracy") is not None:
+        accuracy = counted.section("accuracy")
+        ours, theirs = accuracy.need("variant"), accuracy.need("reference")
+        yield f"{precision:<11} {accuracy.need('of')}: {ours:.1%}, PyTorch {theirs:.1%}"
+
+
+def _recipes(bundle: Bundle) -> Iterator[str]:
+    """How each precision was made, a line for all components that were made alike."""
+    made: dict[str, list[str]] = {}
+    for component, by_precision in bundle.variants.items():
+        for precision in by_precision:
+            line = (
+                f"{precision:<11} {_recipe(bundle.stated_of(component, precision, 'recipe') or {})}"
+            )
+            made.setdefault(line, []).append(component)
+    for line, components in made.items():
+        apart = len(components) < len(bundle.variants)
+        yield line + (f" ({', '.join(components)})" if apart else "")
+
+
+def _recipe(recipe: Mapping[str, object]) -> str:
+    """One recipe in words; older manifests hold only the method and what is left in fp32."""
+    kept = recipe.get("layers_kept_fp32")
+    count = len(kept) if isinstance(kept, list) else 0
+    bits = recipe.get("weight_bits")
+    parts = [
+        f"{bits}-bit weights" if isinstance(bits, int) and bits <= 8 else "",
+        f"{recipe['scales']} scales" if recipe.get("scales") else "",
+        f"{count} {'layer' if count == 1 else 'layers'} left in fp32" if count else "",
+    ]
+    return "; ".join(filter(None, [str(recipe.get("method", "recipe not stated")), *parts]))
 
 
 def _variants(bundle: Bundle) -> Iterator[str]:

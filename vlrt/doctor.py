@@ -5,30 +5,28 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 
-from vlrt import demo
+from vlrt import demo, hardware
 from vlrt.errors import EngineMissingError, VlrtError
-from vlrt.session import CPU, Placement, Session, available_cpus, engine
+from vlrt.session import CPU, Placement, Session, engine, int8_kernels
 
 _BASE = ("numpy", "pillow", "tokenizers", "huggingface_hub")
-_EXTRAS = {"export": ("torch", "transformers", "optimum", "onnx", "safetensors")}
+_EXTRAS = {
+    "fast-decode": ("simplejpeg",),
+    "export": ("torch", "transformers", "optimum", "onnx", "safetensors"),
+}
 _ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
-# What decides which int8 and fp16 kernels ONNX Runtime has, as Linux names it.
-_CPU_FEATURES = (
-    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
-    "asimddp", "i8mm", "bf16", "sve",
-)  # fmt: skip
 
 
 def report() -> tuple[list[str], bool]:
     """Lines to print, and whether everything that vlrt needs to run is there."""
+    machine = hardware.describe()
     lines = [
         f"vlrt          {version('vlrt')}",
         f"python        {platform.python_version()} at {sys.executable}",
         f"system        {platform.platform()}",
-        f"processor     {processor_name()}; this process may use {available_cpus()} CPUs",
-        f"cpu features  {' '.join(_cpu_features()) or 'unknown on this system'}",
+        f"processor     {machine['processor']}; this process may use {machine['threads']} CPUs",
+        f"cpu features  {' '.join(machine['cpu_features']) or 'unknown on this system'}",
     ]
     lines += [f"{name:<13} {_version(name) or 'MISSING'}" for name in _BASE]
     engine_lines, healthy = _engine_lines()
@@ -42,6 +40,8 @@ def _engine_lines() -> tuple[list[str], bool]:
     except EngineMissingError as error:
         return [f"onnxruntime   MISSING: {error}"], False
     lines = [f"onnxruntime   {ort.__version__} from {', '.join(installed) or 'an unknown package'}"]
+    kernels = int8_kernels()
+    lines.append(f"  int8 kernels {kernels}: {hardware.MEANINGS[kernels]}")
     healthy = True
     if len(installed) > 1:
         healthy = False
@@ -86,23 +86,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next(
-        (ln.partition(":")[2].strip() for ln in lines if ln.split(":")[0].strip() == key), ""
-    )
-
-
-def processor_name() -> str:
-    """The processor as the system names it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_features() -> list[str]:
-    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()
-    return [name for name in _CPU_FEATURES if name in flags]

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlrt import families
+from vlrt import families, jpeg
 from vlrt.bundle import Bundle, open_bundle
 from vlrt.checks import checked_count
+from vlrt.choice import choose_precision
 from vlrt.errors import OptionError, UnknownFamilyError
+from vlrt.hardware import available_cpus
 from vlrt.image import DECODE
-from vlrt.session import Session, available_cpus, choose_precision, place
+from vlrt.session import Provider, Session, int8_kernels, place
 
 
 def load(
@@ -20,7 +22,7 @@ def load(
     *,
     precision: str = "auto",
     device: str = "auto",
-    providers: Sequence[str] | None = None,
+    providers: Sequence[Provider] | None = None,
     revision: str | None = None,
     offline: bool = False,
     threads: int | None = None,
@@ -33,10 +35,11 @@ def load(
     Args:
         source: a directory, or `owner/name` on the Hugging Face hub, of which only the files of
             the chosen precision are downloaded.
-        precision: "fp32", "fp16", "int8", any other that the bundle holds, or "auto": the fastest
-            that the manifest measured on this kind of device (`model.info` says which and why).
+        precision: "fp32", "fp16", "int8", any other that the bundle holds, or "auto": the fastest,
+            by the manifest's times and this machine's kernels (`model.info` says which and why).
         device: "cpu", "cuda", "cuda:1", or "auto": CUDA if this ONNX Runtime is built for it.
-        providers: ONNX Runtime provider names instead of a device.
+        providers: ONNX Runtime provider names instead of a device, each alone or as a pair with
+            a dictionary of its options.
         revision: branch, tag or commit, on the hub.
         offline: use only what the hub's cache already holds.
         threads: threads inside an operator; all CPUs that this process may use by default.
@@ -62,11 +65,19 @@ def load(
     bundle = open_bundle(Path(source), revision=revision, offline=offline)
     family = import_family(str(bundle.config.need("model_type")))
     components = components_of(family, bundle)
-    precision, why = choose_precision(bundle, components, precision, placement.kind)
-    paths = bundle.fetch(components, precision)
+    kernels = int8_kernels()
+    choice = choose_precision(bundle, components, precision, placement.kind, kernels)
+    paths = bundle.fetch(components, choice.precision, portable=choice.portable)
     threads = threads or available_cpus()
     sessions = {
-        component: Session(path, placement, threads=threads, spinning=spinning)
+        component: Session(
+            path,
+            placement,
+            threads=threads,
+            spinning=spinning,
+            exact_products=choice.exact_products,
+            advice=_advice(bundle, components, choice.precision),
+        )
         for component, path in paths.items()
     }
     info = {
@@ -74,18 +85,35 @@ def load(
         "task": family.task(bundle.config),
         "bundle": bundle.name,
         "revision": bundle.origin.revision if bundle.origin else None,
-        "precision": precision,
-        "precision_reason": why,
+        "precision": choice.precision,
+        "precision_reason": choice.reason,
+        "int8_kernels": kernels,
+        "exact_products": choice.exact_products,
+        "portable": choice.portable,
         "provider": placement.provider,
+        "provider_options": dict(placement.providers[0][1]),
         "provider_reason": placement.reason,
         "threads": threads,
         "spinning": spinning,
         "decode": decode,
+        "jpeg_decoder": jpeg.decoder(),
         "components": list(components),
     }
     if components != family.COMPONENTS:
         info["note"] = family.FOREIGN_NOTE
     return family.Model(bundle, sessions, info=info, values={**bundle.values, **(values or {})})
+
+
+def _advice(bundle: Bundle, components: Sequence[str], precision: str) -> str:
+    """What to do where a graph cannot be loaded, though it is the one that the manifest names."""
+    version = bundle.stated("verified", "versions", "onnxruntime")
+    made = (
+        "The bundle does not say which ONNX Runtime it was made with: a later one may load it"
+        if version is None
+        else f"The bundle was made and tried with ONNX Runtime {version}: upgrade if this is older"
+    )
+    others = ", ".join(name for name in bundle.held(components) if name != precision)
+    return made + (f", or load another precision: {others}" if others else "")
 
 
 def components_of(family: Any, bundle: Bundle) -> tuple[str, ...]:

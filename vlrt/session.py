@@ -1,8 +1,7 @@
 """The only file that imports ONNX Runtime: providers, precision, threads, memory, running."""
 
 import importlib
-import math
-import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +10,32 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlrt.bundle import Bundle
+from vlrt import hardware
 from vlrt.errors import (
     BundleError,
     EngineMissingError,
     InferenceError,
     OptionError,
-    PrecisionError,
     ProviderError,
 )
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 Arrays = Mapping[str, NDArray[Any]]
+Provider = str | tuple[str, Mapping[str, Any]]
 _TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
+# A graph of one operator, MatMulInteger: uint8 `a` [1, 4] by int8 [4, 1] of 127. That it is what it
+# is said to be, `tests/test_session.py` shows.
+_FOUR_PRODUCTS = bytes.fromhex(
+    "08083a580a180a01610a0162120179220d4d61744d756c496e74656765721201672a0f0804080110"
+    "034201624a047f7f7f7f5a130a0161120e0a0c080212080a0208010a02080462130a0179120e0a0c"
+    "080612080a0208010a02080142040a00100d"
+)
 
 
 class Runner(Protocol):
@@ -82,28 +89,28 @@ def engine() -> Any:
     return module
 
 
-def place(device: str = "auto", providers: Sequence[str] | None = None) -> Placement:
+def place(device: str = "auto", providers: Sequence[Provider] | None = None) -> Placement:
     """Decide where graphs run.
 
     Args:
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where this ONNX Runtime is built for it,
             otherwise the CPU.
-        providers: ONNX Runtime's own provider names, for anything else; the first must become
-            active, the others serve the nodes that it lacks. Leaves `device` without effect, so
-            giving both is an error.
+        providers: ONNX Runtime's own provider names, for anything else, each alone or with its
+            options: `[("OpenVINOExecutionProvider", {"device_type": "CPU"})]`. The first must
+            become active, the others serve the nodes that it lacks. Leaves `device` without
+            effect, so giving both is an error.
 
     Raises:
         ProviderError: this ONNX Runtime was not built with it.
-        OptionError: `device` is none of the above.
+        OptionError: `device` or `providers` is none of the above.
     """
     available = engine().get_available_providers()
     if providers is not None:
         if device != "auto":
             raise OptionError(f"give device={device!r} or providers={providers!r}, not both")
-        if not providers:
-            raise OptionError("providers is empty; valid: " + ", ".join(available))
-        _need_providers(providers, available)
-        return Placement(tuple((name, {}) for name in providers), "providers were given")
+        pairs = _provider_pairs(providers, available)
+        _need_providers([name for name, _ in pairs], available)
+        return Placement(pairs, "providers were given")
     if device == "auto":
         if CUDA in available:
             return Placement(
@@ -120,6 +127,29 @@ def place(device: str = "auto", providers: Sequence[str] | None = None) -> Place
     return Placement(((CUDA, options), (CPU, {})), f"device={device!r} was given")
 
 
+def _provider_pairs(
+    given: Sequence[Provider], available: Sequence[str]
+) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """Providers as names with their options, checked as far as ONNX Runtime is not asked."""
+    valid = "valid: a list of names, or of pairs of a name and a dictionary of options"
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise OptionError(f"providers is {given!r:.60}; {valid}")
+    if not given:
+        raise OptionError("providers is empty; valid: " + ", ".join(available))
+    pairs: list[tuple[str, Mapping[str, Any]]] = []
+    for number, one in enumerate(given):
+        pair = (one, {}) if isinstance(one, str) else one
+        match pair:
+            case (str(name), Mapping() as options) if all(isinstance(k, str) for k in options):
+                pairs.append((name, dict(options)))
+            case _:
+                raise OptionError(f"providers[{number}] is {one!r:.60}; {valid}")
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise OptionError(f"providers names one twice: {', '.join(names)}")
+    return tuple(pairs)
+
+
 def _need_providers(names: Sequence[str], available: Sequence[str]) -> None:
     for name in names:
         if name not in available:
@@ -129,91 +159,60 @@ def _need_providers(names: Sequence[str], available: Sequence[str]) -> None:
             )
 
 
-def choose_precision(
-    bundle: Bundle, components: Sequence[str], requested: str, kind: str
-) -> tuple[str, str]:
-    """Decide which variant to load.
+def products_saturate() -> bool:
+    """Whether ONNX Runtime's int8 products go wrong on this processor, by trying two of them.
 
-    Args:
-        bundle: the bundle.
-        components: the components that the model needs.
-        requested: a precision, or "auto": the one that the manifest measured as fastest on this
-            kind of device, out of those that passed its gate (no other is ever written); fp32
-            where nothing was measured.
-        kind: as `Placement.kind` gives it.
-
-    Returns:
-        The precision, and the reason in words.
-
-    Raises:
-        PrecisionError: the bundle does not hold it for every component.
+    On x86 without VNNI it adds two products of uint8 activations by int8 weights in 16 bits
+    (`vpmaddubsw`), which end at 32,767. `hardware.int8_kernels` knows such processors where the
+    system names their features; this asks the engine itself, in a millisecond.
     """
-    for component in components:
-        if component not in bundle.variants:
-            bundle.files(component, requested)  # raises, naming what is there
-    held = bundle.held(components)
-    if requested != "auto":
-        if requested not in held:
-            raise PrecisionError(
-                f"{bundle.name} has no precision {requested!r}; it has: {', '.join(held)}"
-            )
-        return requested, "it was asked for"
-    if not held:
-        raise PrecisionError(f"{bundle.name} has no precision that all its components share")
-    if len(held) == 1:
-        return held[0], "auto: it is the only one held"
-    speed = _measured_speed(bundle, kind)
-    timed = [precision for precision in held if precision in speed]
-    if len(timed) > 1:
-        fastest = min(timed, key=lambda precision: speed[precision])
-        return fastest, f"auto: the manifest measured it as the fastest of {', '.join(timed)}"
-    if "fp32" in held:
-        return "fp32", f"auto: no variants were compared on {kind}, so the exact one is taken"
-    return held[0], f"auto: no variants were compared on {kind}; it is the first one held"
+    ort = engine()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = ort.InferenceSession(_FOUR_PRODUCTS, sess_options=options, providers=[CPU])
+    (total,) = session.run(None, {"a": np.full((1, 4), 255, np.uint8)})[0].ravel()
+    return int(total) != 4 * 255 * 127
 
 
-def _measured_speed(bundle: Bundle, kind: str) -> dict[str, float]:
-    """Milliseconds for one item through all components, by precision, on one kind of device."""
-    if bundle.manifest is None:
-        return {}
-    total: dict[str, list[float]] = {}
-    components = bundle.manifest.section("components")
-    for component in components:
-        variants = components.section(component).section("variants")
-        for precision in variants:
-            speed = variants.section(precision).get("speed") or {}
-            if speed.get("device") == kind:
-                total.setdefault(precision, []).append(speed["median_ms"])
-    return {p: sum(times) for p, times in total.items() if len(times) == len(components)}
+def int8_kernels() -> str:
+    """The machine's int8 kernels, a key of `hardware.MEANINGS`; how exact they are was tried."""
+    if products_saturate():
+        return "avx2"
+    named = hardware.int8_kernels()
+    if named in hardware.SATURATING:
+        return "none"
+    # Windows does not tell, but ONNX Runtime's build for it saturates on all x86 without VNNI.
+    if named == "unknown" and (platform.system(), platform.machine()) == ("Windows", "AMD64"):
+        return "vnni"
+    return named
 
 
-def available_cpus() -> int:
-    """Cores that this process may really use: its affinity, and its container's CPU quota.
+def session_options(threads: int, *, spinning: bool, exact_products: bool) -> Any:
+    """ONNX Runtime's `SessionOptions`, as measured best; arguments as `Session` takes them."""
+    options = engine().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    if exact_products:
+        # Weights beyond 7 bits become uint8, whose kernels add in 32 bits; in MatMulInteger,
+        # MatMulIntegerToFloat and DynamicQuantizeMatMul alike.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    options.log_severity_level = 4  # errors are raised, with their text, and not printed too
+    # Without an arena, a batch's memory goes back when it is done; with it, the process would
+    # stay as large as the largest batch it ever saw.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    return options
 
-    A container limited to 2 CPUs of a 64-core host sees 64; ONNX Runtime would start 64 threads
-    there and run many times slower. Both cgroup versions are read.
+
+def _with_threads(name: str, options: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """A provider's options, and how many threads it may have if it brings its own and is not told.
+
+    OpenVINO's documentation, "num_of_threads": onnxruntime.ai, OpenVINO execution provider.
     """
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        cores = os.cpu_count() or 1
-    quota = _cgroup_quota(Path("/sys/fs/cgroup"))
-    return max(1, min(cores, math.ceil(quota))) if quota else cores
-
-
-def _cgroup_quota(root: Path) -> float | None:
-    """The CPU limit in cores that a cgroup file system states, or None."""
-    try:
-        limit, _, period = (root / "cpu.max").read_text().strip().partition(" ")
-    except OSError:
-        try:
-            limit = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if limit in ("max", "-1"):
-        return None
-    return int(limit) / int(period or 100_000)
+    own = {"num_of_threads": str(threads)} if name == OPENVINO else {}
+    return {**own, **options}
 
 
 class Session:
@@ -225,6 +224,10 @@ class Session:
         threads: threads inside one operator.
         spinning: whether idle threads spin for a moment. On, they cost a neighbour its core while
             they wait; off, a single small request takes longer.
+        exact_products: whether int8 products that would saturate are made from wider numbers. It
+            is for processors where they would (`products_saturate`): on others ONNX Runtime obeys
+            too, and takes about twice as long for the same results.
+        advice: what to do if the file cannot be loaded, for the error.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
@@ -232,29 +235,28 @@ class Session:
     """
 
     def __init__(
-        self, path: Path, placement: Placement, *, threads: int, spinning: bool = True
+        self,
+        path: Path,
+        placement: Placement,
+        *,
+        threads: int,
+        spinning: bool = True,
+        exact_products: bool = False,
+        advice: str = "",
     ) -> None:
         ort = engine()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        options.log_severity_level = 4  # errors are raised, with their text, and not printed too
-        # Without an arena, a batch's memory goes back when it is done; with it, the process would
-        # stay as large as the largest batch it ever saw.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+        options = session_options(threads, spinning=spinning, exact_products=exact_products)
         try:
             self._session = ort.InferenceSession(
                 str(path),
                 sess_options=options,
                 providers=[name for name, _ in placement.providers],
-                provider_options=[dict(values) for _, values in placement.providers],
+                provider_options=[_with_threads(*pair, threads) for pair in placement.providers],
             )
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {path}: {error}"
-            ) from error
+            where = " with ".join(f"{part}" for part in placement.providers[0] if part)
+            message = f"ONNX Runtime {ort.__version__} cannot load {path} on {where}: {error}"
+            raise BundleError("\n".join(filter(None, (message, advice)))) from error
         active = self._session.get_providers()
         if active[0] != placement.provider:
             raise ProviderError(

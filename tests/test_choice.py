@@ -1,0 +1,341 @@
+"""Which precision `auto` takes on which machine, and what is done about products that saturate."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlrt.bundle import SUFFIXES, Bundle, graph_file
+from vlrt.choice import choose_precision
+from vlrt.errors import BundleError, PrecisionError
+from vlrt.files import Settings
+from vlrt.hardware import FAST, MEANINGS, SATURATING
+from vlrt.session import CPU, CUDA
+
+GRAPHS = ("vision_model", "text_model")
+OPENVINO = "OpenVINOExecutionProvider"
+USUAL = {"fp32": 5, "fp16": 6, "int8": 2}
+
+
+def described(
+    times, *, kernels=None, bits=8, device="cpu", foreign=False, portable=("fp32", "fp16")
+):
+    """A bundle of two components, as far as a choice looks at it.
+
+    Args:
+        times: precision -> milliseconds of each component; None: not measured.
+        kernels: of the machine that measured them; None: an older manifest, which does not say.
+        bits: of int8 weights; None: an older manifest.
+        portable: precisions that have graphs of plain operators too.
+    """
+    recipes = {"int8": {} if bits is None else {"weight_bits": bits}}
+    variants = {
+        precision: {
+            "files": [],
+            "recipe": recipes.get(precision, {}),
+            "speed": ms and {"device": device, "median_ms": ms},
+        }
+        for precision, ms in times.items()
+    }
+    manifest = {
+        "verified": {"machine": {"int8_kernels": kernels} if kernels else {}},
+        "components": {component: {"variants": variants} for component in GRAPHS},
+    }
+    empty = Settings("none", {})
+    return Bundle(
+        name="a bundle",
+        root=Path("nowhere"),
+        config=empty,
+        preprocessor=empty,
+        tokenizer=empty,
+        variants={g: {p: (graph_file(g, p),) for p in times} for g in GRAPHS},
+        manifest=None if foreign else Settings("vlrt.json", manifest),
+        portable={g: {p: (f"{g}.{p}",) for p in times if p in portable} for g in GRAPHS},
+    )
+
+
+def auto(bundle, kernels, kind="cpu"):
+    return choose_precision(bundle, GRAPHS, "auto", kind, kernels)
+
+
+# --- on a CPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("here", FAST)
+@pytest.mark.parametrize(
+    ("times", "expected", "why"),
+    [
+        ({"fp32": None, "int8": None}, "fp32", "no variants were compared"),
+        ({"fp32": None, "int8": 1}, "fp32", "no variants were compared"),
+        (USUAL, "int8", "fastest of fp32, int8, with vnni int8 kernels"),
+        ({"fp32": 1, "fp16": 6, "int8": 2}, "fp32", "fastest of fp32, int8"),
+        # fp16 is never faster there, whatever a clock said.
+        ({"fp32": 5, "fp16": 1, "int8": 2}, "int8", "fastest of fp32, int8"),
+        ({"fp32": 5, "fp16": 1}, "fp32", "suits a CPU best"),
+        # Weights alone in few bits save memory, not time.
+        ({"fp32": 5, "int8w": 1, "int4w": 1}, "fp32", "suits a CPU best"),
+        ({"int8": 2, "int8w": 1, "int4w": 1}, "int8", "suits a CPU best"),
+        ({"fp16": 6, "int8w": 1}, "fp16", "suits a CPU best"),
+    ],
+)
+def test_where_int8_is_fast_the_manifests_times_decide(times, expected, why, here):
+    choice = auto(described(times, kernels="vnni"), here)
+    assert choice.precision == expected
+    assert why in choice.reason
+    assert here in choice.reason or "no variants" in choice.reason
+    assert not choice.exact_products
+
+
+@pytest.mark.parametrize("there", [None, "unknown", "none", "avx2"])
+@pytest.mark.parametrize("times", [USUAL, {"fp32": 1, "int8": 9}, {"fp32": None, "int8": None}])
+def test_where_int8_is_fast_here_alone_the_times_from_elsewhere_do_not_count(there, times):
+    choice = auto(described(times, kernels=there), "vnni")
+    assert choice.precision == "int8"
+    assert f"times are from {there or 'unknown'} ones" in choice.reason
+    assert auto(described({"fp32": 1, "uint8": 9}, kernels=there), "vnni").precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("bits", "there", "times", "expected"),
+    [
+        (8, "vnni", USUAL, "fp32"),
+        (8, "avx2", USUAL, "fp32"),
+        (None, "vnni", USUAL, "fp32"),
+        (7, "avx2", USUAL, "int8"),
+        (7, "avx2", {"fp32": 1, "int8": 2}, "fp32"),
+        (7, "vnni", USUAL, "int8"),
+        (7, "vnni", {"fp32": 1, "int8": 2}, "int8"),  # slower with other kernels
+        (7, None, USUAL, "int8"),
+        (7, "avx2", {"int8": 2, "fp16": 1}, "int8"),
+        (8, "avx2", {"int8": 2, "fp16": 1}, "fp16"),
+    ],
+)
+def test_where_products_saturate_8_bit_weights_are_not_taken(bits, there, times, expected):
+    choice = auto(described(times, kernels=there, bits=bits), "avx2")
+    assert choice.precision == expected
+    assert "avx2" in choice.reason
+    assert not choice.exact_products
+
+
+@pytest.mark.parametrize("requested", ["auto", "int8"])
+@pytest.mark.parametrize("bits", [8, None])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_8_bit_weights_that_are_taken_all_the_same_are_computed_exactly(requested, bits, foreign):
+    bundle = described({"int8": 2}, kernels="vnni", bits=bits, foreign=foreign)
+    choice = choose_precision(bundle, GRAPHS, requested, "cpu", "avx2")
+    assert choice.precision == "int8"
+    assert choice.exact_products
+    assert "would saturate (avx2)" in choice.reason
+    assert "computed exactly, which is slow" in choice.reason
+
+
+@pytest.mark.parametrize("kernels", sorted({*MEANINGS} - {*SATURATING}))
+def test_nothing_is_done_where_products_are_exact(kernels):
+    bundle = described(USUAL, kernels="vnni")
+    for requested in ("auto", *USUAL):
+        choice = choose_precision(bundle, GRAPHS, requested, "cpu", kernels)
+        assert not choice.exact_products
+        assert "saturate" not in choice.reason
+
+
+def test_what_another_device_leaves_to_the_cpu_is_exact_too():
+    choice = choose_precision(described(USUAL), GRAPHS, "int8", "cuda", "avx2")
+    assert choice.exact_products
+    assert not choose_precision(described(USUAL), GRAPHS, "fp32", "cuda", "avx2").exact_products
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "expected"),
+    [
+        ("none", "vnni", "fp32"),
+        ("none", None, "fp32"),
+        ("none", "none", "int8"),
+        ("unknown", "vnni", "fp32"),
+        ("unknown", "unknown", "int8"),
+        ("unknown", None, "int8"),
+    ],
+)
+def test_where_int8_is_not_known_to_be_fast_times_count_from_machines_alike(here, there, expected):
+    choice = auto(described(USUAL, kernels=there), here)
+    assert choice.precision == expected
+    assert here in choice.reason
+
+
+def test_times_of_another_kind_of_device_do_not_count():
+    choice = auto(described(USUAL, kernels="vnni", device="cuda"), "vnni")
+    assert choice.precision == "fp32"
+    assert "no variants were compared" in choice.reason
+
+
+def test_times_are_of_all_components_together():
+    bundle = described({"fp32": 5, "int8": 4}, kernels="vnni")
+    texts = bundle.manifest["components"]["text_model"]["variants"]
+    images = {
+        p: {**entry, "speed": {"device": "cpu", "median_ms": 1}} for p, entry in texts.items()
+    }
+    images["int8"]["speed"]["median_ms"] = 3
+    bundle.manifest["components"]["vision_model"]["variants"] = images
+    assert auto(bundle, "vnni").precision == "fp32"
+    images["int8"]["speed"] = None
+    assert "no variants were compared" in auto(bundle, "vnni").reason
+
+
+def test_one_component_of_8_bits_is_enough_to_saturate():
+    bundle = described({"int8": 1}, kernels="avx2", bits=7)
+    assert not auto(bundle, "avx2").exact_products
+    (entry,) = bundle.manifest["components"]["text_model"]["variants"].values()
+    bundle.manifest["components"]["text_model"]["variants"] = {
+        "int8": {**entry, "recipe": {"weight_bits": 8}}
+    }
+    assert auto(bundle, "avx2").exact_products
+
+
+# --- a foreign bundle -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("held", "kernels", "expected"),
+    [
+        (["fp32", "fp16", "quantized"], "vnni", "fp32"),
+        (["fp16", "quantized"], "vnni", "quantized"),
+        (["fp16", "quantized"], "avx2", "fp16"),
+        (["int8", "quantized"], "vnni", "int8"),
+        (["uint8", "quantized"], "avx2", "uint8"),
+        (["q4", "q4f16"], "vnni", "q4f16"),
+        (["quantized"], "avx2", "quantized"),
+    ],
+)
+def test_of_a_foreign_bundle_the_exact_variant_is_taken(held, kernels, expected):
+    bundle = described(dict.fromkeys(held), foreign=True)
+    choice = auto(bundle, kernels)
+    assert choice.precision == expected
+    assert choice.exact_products == (expected == "quantized" and kernels == "avx2")
+
+
+# --- elsewhere ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "expected"),
+    [
+        ("cuda", ["fp32", "fp16", "int8"], "fp16"),
+        ("cuda", ["fp32", "int8"], "fp32"),
+        ("cuda", ["int8", "int8w"], "int8"),
+        (OPENVINO, ["fp32", "fp16", "int8"], "fp32"),
+        (OPENVINO, ["fp16", "int8"], "fp16"),
+        ("DmlExecutionProvider", ["fp32", "fp16", "int8"], "fp32"),
+    ],
+)
+def test_each_kind_of_device_has_what_suits_it(kind, held, expected):
+    choice = auto(described(dict.fromkeys(held, 1), kernels="vnni"), "vnni", kind)
+    assert choice.precision == expected
+    assert kind in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "foreign", "portable"),
+    [
+        ("cpu", False, False),
+        ("cuda", False, False),
+        (OPENVINO, False, True),
+        ("DmlExecutionProvider", False, True),
+        (OPENVINO, True, False),  # there is but one graph, and who made it is not known
+    ],
+)
+def test_engines_of_others_get_plain_operators(kind, foreign, portable):
+    bundle = described(USUAL, foreign=foreign)
+    for precision in ("fp32", "fp16"):
+        assert choose_precision(bundle, GRAPHS, precision, kind, "vnni").portable == portable
+    assert auto(bundle, "vnni", kind).portable == portable
+
+
+@pytest.mark.parametrize(
+    ("requested", "portable", "says"),
+    [
+        ("int8", ("fp32", "fp16"), r"^a bundle in int8 is made of .* valid: fp32, fp16$"),
+        ("int8", ("fp16",), r"valid: fp16$"),
+        ("fp32", ("fp16",), r"^a bundle in fp32 is made of .* valid: fp16$"),
+        ("fp32", (), r"^a bundle in fp32 is made of .* export it again with fp32 or fp16$"),
+        ("auto", (), r"^a bundle is made of .* export it again with fp32 or fp16$"),
+        ("int4w", ("fp32",), r"'int4w'; it has: fp32$"),
+    ],
+)
+def test_what_has_no_plain_operators_is_refused_elsewhere(requested, portable, says):
+    bundle = described(USUAL, portable=portable)
+    with pytest.raises(PrecisionError, match=says):
+        choose_precision(bundle, GRAPHS, requested, OPENVINO, "vnni")
+
+
+# --- what is asked for ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernels", MEANINGS)
+def test_a_requested_precision_is_never_replaced(kernels):
+    for precision in USUAL:
+        for kind in ("cpu", "cuda"):
+            found = choose_precision(described(USUAL), GRAPHS, precision, kind, kernels)
+            assert found.precision == precision
+
+
+@pytest.mark.parametrize("requested", ["", "uint8", "int8w", "int4w", "FP32", "int7", "auto "])
+def test_a_precision_that_is_not_held_names_those_that_are(requested):
+    with pytest.raises(PrecisionError, match=rf"'{requested}'; it has: fp32, fp16, int8$"):
+        choose_precision(described(USUAL), GRAPHS, requested, "cpu", "vnni")
+
+
+@pytest.mark.parametrize("requested", ["auto", "fp32", "int8w"])
+def test_components_that_share_no_precision_are_refused(requested):
+    bundle = described(USUAL)
+    bundle.variants["text_model"].clear()
+    bundle.variants["text_model"]["int8w"] = ("x.onnx",)
+    with pytest.raises(PrecisionError, match="no precision that all its components share"):
+        choose_precision(bundle, GRAPHS, requested, "cpu", "vnni")
+
+
+@pytest.mark.parametrize("requested", ["auto", "fp32", "int8w"])
+def test_a_component_that_is_not_there_is_named(requested):
+    with pytest.raises(
+        BundleError, match=r"no component 'model'.*it has: text_model, vision_model"
+    ):
+        choose_precision(described(USUAL), ("model",), requested, "cpu", "vnni")
+
+
+# --- whatever a bundle holds ----------------------------------------------------------------------
+
+
+@given(
+    times=st.dictionaries(st.sampled_from(list(SUFFIXES)), st.none() | st.floats(0.1, 9)),
+    here=st.sampled_from(list(MEANINGS)),
+    there=st.none() | st.sampled_from(list(MEANINGS)),
+    bits=st.sampled_from([None, 7, 8]),
+    foreign=st.booleans(),
+    kind=st.sampled_from(["cpu", "cuda", OPENVINO]),
+)
+def test_auto_takes_what_is_held_and_never_lets_products_saturate(
+    times, here, there, bits, foreign, kind
+):
+    bundle = described(times, kernels=there, bits=bits, foreign=foreign)
+    if not times or (kind == OPENVINO and not foreign and not {"fp32", "fp16"} & set(times)):
+        with pytest.raises(PrecisionError):
+            auto(bundle, here, kind)
+        return
+    choice = auto(bundle, here, kind)
+    assert choice.precision in times
+    assert choice.reason.startswith("auto: ")
+    risky = here == "avx2" and (
+        choice.precision == "quantized"
+        or (choice.precision == "int8" and (bits != 7 or foreign))
+    )  # fmt: skip
+    assert choice.exact_products == risky
+    if risky and kind == "cpu":
+        assert not {"fp32", "fp16", "uint8"} & set(times)
+    if kind == "cpu" and "fp32" in times:
+        assert choice.precision not in ("fp16", "int8w", "int4w")
+
+
+def test_the_names_of_devices_are_those_of_placements():
+    from vlrt.session import Placement
+
+    for provider, kind in ((CPU, "cpu"), (CUDA, "cuda"), (OPENVINO, OPENVINO)):
+        assert Placement(((provider, {}),), "test").kind == kind

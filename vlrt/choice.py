@@ -1,0 +1,180 @@
+"""Which precision of a bundle to load: by what its manifest measured, and by this machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlrt import hardware
+from vlrt.bundle import Bundle
+from vlrt.errors import PrecisionError
+
+# Variants whose matrix products are made of integers, and so may saturate; uint8 weights do not.
+_INTEGER = ("int8", "quantized")
+# Weights alone are small: they save memory, and are unpacked again at every use.
+_WEIGHT_ONLY = ("int8w", "int4w", "q4", "q4f16", "q2", "q1", "bnb4")
+# What runs well on a kind of device, first the best. int8 has no kernels on CUDA, and OpenVINO
+# brings its own precision to an fp32 graph. Any other provider gets the exact variant.
+_OWN_KERNELS = ("cpu", "cuda")
+_PREFERRED = {"cuda": ("fp16", "fp32")}
+_EXACT = ("fp32",)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A precision to load.
+
+    Attributes:
+        precision: as the bundle calls it.
+        reason: why, in words.
+        exact_products: as `Session` takes it.
+        portable: the graphs of plain operators, which the bundle has for it.
+    """
+
+    precision: str
+    reason: str
+    exact_products: bool = False
+    portable: bool = False
+
+
+def choose_precision(
+    bundle: Bundle, components: Sequence[str], requested: str, kind: str, kernels: str
+) -> Choice:
+    """Decide which variant to load.
+
+    Args:
+        bundle: the bundle.
+        components: the components that the model needs.
+        requested: a precision, or "auto": the fastest, out of those that passed their gate (no
+            other is ever written), as far as the manifest and the machine tell; fp32 where they
+            do not.
+        kind: as `Placement.kind` gives it.
+        kernels: this machine's int8 kernels, a key of `hardware.MEANINGS`.
+
+    Raises:
+        PrecisionError: the bundle does not hold it for every component.
+    """
+    for component in components:
+        if component not in bundle.variants:
+            bundle.files(component, requested)  # raises, naming what is there
+    held = bundle.held(components)
+    if not held:
+        raise PrecisionError(f"{bundle.name} has no precision that all its components share")
+    # The fused operators are ONNX Runtime's own; OpenVINO takes some for others, and crashes.
+    portable = bundle.manifest is not None and kind not in _OWN_KERNELS
+    if portable:
+        held = _portable(bundle, components, held, requested, kind)
+    if requested == "auto":
+        precision, reason = _automatic(bundle, components, held, kind, kernels)
+    elif requested in held:
+        precision, reason = requested, "it was asked for"
+    else:
+        raise PrecisionError(
+            f"{bundle.name} has no precision {requested!r}; it has: {', '.join(held)}"
+        )
+    # On any kind of device: what a provider has no kernels for, such as int8 on CUDA, the CPU does.
+    if _saturates(bundle, components, precision, kernels):
+        return Choice(
+            precision,
+            f"{reason}; this CPU's products of 8-bit weights would saturate ({kernels}), so "
+            "that they are computed exactly, which is slow",
+            exact_products=True,
+        )
+    return Choice(precision, reason, portable=portable)
+
+
+def _portable(
+    bundle: Bundle, components: Sequence[str], held: Sequence[str], requested: str, kind: str
+) -> list[str]:
+    """The precisions that a bundle of vlrt's has graphs of plain operators for."""
+    plain = [p for p in held if all(p in bundle.portable.get(name, ()) for name in components)]
+    if not plain or requested in set(held) - set(plain):
+        there = f"valid: {', '.join(plain)}" if plain else "export it again with fp32 or fp16"
+        asked = f"{bundle.name} in {requested}" if requested in held else bundle.name
+        raise PrecisionError(
+            f"{asked} is made of operators that are ONNX Runtime's own; for {kind} the bundle has "
+            f"to hold graphs of plain ones; {there}"
+        )
+    return plain
+
+
+def _automatic(
+    bundle: Bundle, components: Sequence[str], held: Sequence[str], kind: str, kernels: str
+) -> tuple[str, str]:
+    """The precision for "auto", and why."""
+    if len(held) == 1:
+        return held[0], f"auto: it is the only one held for {kind}"
+    if kind == "cpu":
+        return _on_cpu(bundle, components, held, kernels)
+    for precision in _PREFERRED.get(kind, _EXACT):
+        if precision in held:
+            return precision, f"auto: it suits {kind} best of {', '.join(held)}"
+    return held[0], f"auto: nothing held suits {kind}; it is the first one held"
+
+
+def _on_cpu(
+    bundle: Bundle, components: Sequence[str], held: Sequence[str], kernels: str
+) -> tuple[str, str]:
+    fit = [
+        precision
+        for precision in held
+        if precision != "fp16"  # every operator would widen it to fp32 first
+        and precision not in _WEIGHT_ONLY
+        and not _saturates(bundle, components, precision, kernels)
+    ]
+    here = f"{kernels} int8 kernels here"
+    if len(fit) < 2:
+        one = (fit or held)[0]
+        return one, f"auto: of {', '.join(held)} it suits a CPU best, with {here}"
+    there = bundle.stated("verified", "machine", "int8_kernels") or "unknown"
+    alike = _alike(kernels, there)
+    speed = _measured_speed(bundle, components) if alike else {}
+    timed = [precision for precision in fit if precision in speed]
+    if len(timed) > 1:
+        fastest = min(timed, key=lambda precision: speed[precision])
+        measured = f"the manifest measured it as the fastest of {', '.join(timed)}"
+        return fastest, f"auto: {measured}, with {there} int8 kernels; {here}"
+    times_apart = f"{here}, and the manifest's times are from {there} ones"
+    if bundle.manifest is not None and not alike:
+        # With AVX2, weights of 7 bits: twice as many products at once as in fp32.
+        if kernels in (*hardware.FAST, *hardware.SATURATING) and "int8" in fit:
+            return "int8", f"auto: {times_apart}"
+        return _exact(fit, times_apart)
+    return _exact(fit, "no variants were compared on a CPU")
+
+
+def _exact(fit: Sequence[str], why: str) -> tuple[str, str]:
+    if "fp32" in fit:
+        return "fp32", f"auto: {why}, so the exact one is taken"
+    return fit[0], f"auto: {why}; it is the first one held"
+
+
+def _alike(here: str, there: str) -> bool:
+    """Whether times measured with one machine's int8 kernels say which is faster on another's."""
+    return here == there or (here in hardware.FAST and there in hardware.FAST)
+
+
+def _saturates(bundle: Bundle, components: Sequence[str], precision: str, kernels: str) -> bool:
+    """Whether a variant's products are cut off at 16 bits by a machine's kernels."""
+    if kernels not in hardware.SATURATING or precision not in _INTEGER:
+        return False
+    return any(_weight_bits(bundle, component, precision) > 7 for component in components)
+
+
+def _weight_bits(bundle: Bundle, component: str, precision: str) -> int:
+    """Bits of a variant's quantised weights; 8 where nobody says."""
+    bits = bundle.stated_of(component, precision, "recipe", "weight_bits")
+    return bits if isinstance(bits, int) else 8
+
+
+def _measured_speed(bundle: Bundle, components: Sequence[str]) -> dict[str, float]:
+    """Milliseconds for one item through all components, by precision, as measured on a CPU."""
+    total: dict[str, float] = {}
+    for precision in bundle.held(components):
+        speeds = [bundle.stated_of(component, precision, "speed") for component in components]
+        times = [
+            speed["median_ms"]
+            for speed in speeds
+            if isinstance(speed, dict) and speed.get("device") == "cpu"
+        ]
+        if len(times) == len(components):
+            total[precision] = sum(times)
+    return total
