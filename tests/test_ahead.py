@@ -12,6 +12,7 @@ from vlrt import ahead
 from vlrt.ahead import read_each
 from vlrt.errors import ImageError
 from vlrt.image import decode
+from vlrt.ragged import RaggedProcessor
 
 PROCESSOR = processor(size=8, do_normalize=False, do_rescale=False)
 BAD = b"this is no picture"
@@ -84,6 +85,36 @@ def test_one_picture_is_read_without_any_thread(monkeypatch, number, threaded):
     monkeypatch.setattr(ahead, "decode", spy)
     assert len(list(read([plain(n) for n in range(number)]))) == number
     assert (threading.main_thread().name in names) != threaded
+
+
+def test_the_next_pictures_and_no_others_are_read_while_the_caller_has_one(monkeypatch):
+    done = [threading.Event() for _ in range(9)]
+
+    def spy(source, **options):
+        decoded = decode(source, **options)
+        done[source[0, 0, 0]].set()
+        return decoded
+
+    monkeypatch.setattr(ahead, "decode", spy)
+    for number, _ in enumerate(read([plain(n) for n in range(9)], held=2), start=1):
+        # Nothing is asked of the reader here: this is where a model would run.
+        assert all(event.wait(60) for event in done[number : number + 2])
+        assert not any(event.is_set() for event in done[number + 2 :])
+
+
+@pytest.mark.parametrize(("number", "threads"), [(1, 5), (2, 1), (9, 1)])
+def test_only_a_single_picture_is_resized_in_threads(monkeypatch, number, threads):
+    """Several are resized side by side as it is."""
+    asked = []
+    original = RaggedProcessor.pixels
+
+    def pixels(processor, image, size_hw, threads):
+        asked.append(threads)
+        return original(processor, image, size_hw, threads)
+
+    monkeypatch.setattr(RaggedProcessor, "pixels", pixels)
+    list(read([plain(n) for n in range(number)], workers=5))
+    assert asked == [threads] * number
 
 
 @pytest.mark.parametrize(("mode", "side"), [("exact", None), ("fast", 8)])

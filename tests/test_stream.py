@@ -111,6 +111,57 @@ def test_one_picture_is_read_without_any_thread(monkeypatch, number, threaded):
     assert (threading.main_thread().name in names) != threaded
 
 
+def test_the_next_batch_and_no_other_is_read_while_the_caller_has_one(monkeypatch):
+    done = [threading.Event() for _ in range(9)]
+
+    def spy(source, **options):
+        decoded = decode(source, **options)
+        done[source[0, 0, 0]].set()
+        return decoded
+
+    monkeypatch.setattr(stream, "decode", spy)
+    for number, _ in enumerate(read([plain(n) for n in range(9)]), start=1):
+        # Nothing is asked of the reader here: this is where a model would run.
+        assert all(event.wait(60) for event in done[3 * number : 3 * number + 3])
+        assert not any(event.is_set() for event in done[3 * number + 3 :])
+
+
+def test_a_picture_is_decoded_while_another_is_resized(monkeypatch):
+    decoding, resized = threading.Event(), threading.Event()
+
+    def spy(source, **options):
+        if source[0, 0, 0] == 1:
+            decoding.set()
+            assert resized.wait(60)
+        return decode(source, **options)
+
+    def into(*arguments):
+        if not resized.is_set():
+            assert decoding.wait(60)
+            resized.set()
+        original(*arguments)
+
+    original = ImageProcessor.into
+    monkeypatch.setattr(stream, "decode", spy)
+    monkeypatch.setattr(ImageProcessor, "into", into)
+    assert levels(read([plain(0), plain(1)])) == [0, 1]
+
+
+@pytest.mark.parametrize(("number", "threads"), [(1, 5), (2, 1), (9, 1)])
+def test_only_a_single_picture_is_resized_in_threads(monkeypatch, number, threads):
+    """Several are resized side by side as it is."""
+    asked = []
+    original = ImageProcessor.into
+
+    def into(processor, image, out, threads):
+        asked.append(threads)
+        original(processor, image, out, threads)
+
+    monkeypatch.setattr(ImageProcessor, "into", into)
+    list(read([plain(n) for n in range(number)], workers=5))
+    assert asked == [threads] * number
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_sizes_are_the_original_ones_upright(fast):
     sizes_wh = [(64, 48), (1, 1), (7, 300)]

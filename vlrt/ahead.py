@@ -28,18 +28,19 @@ def read_each(
         processor: makes the pixels.
         ahead: pictures to be read while the caller has another, at least 1.
         info: the model's: how many `threads` to decode in (none are started for a single picture),
-            and whether to `decode` JPEGs at a reduced size ("fast").
+            and whether to `decode` JPEGs at a reduced size ("fast"). A single picture has all the
+            threads to be resized in.
 
     Yields:
         Each source with its pixels, float32 [3, H, W], or why it could not be read.
     """
     side = processor.shorter_side if info["decode"] == "fast" else None
 
-    def read(source: ImageInput) -> Pixels | ImageError:
+    def read(source: ImageInput, threads: int = 1) -> Pixels | ImageError:
         try:
             image, size_hw = decode(source, shorter_side=side)
             # A picture that was decoded smaller still gets the shape of the whole one.
-            return processor.pixels(image, None if side is None else size_hw)
+            return processor.pixels(image, None if side is None else size_hw, threads)
         except ImageError as error:
             return error
 
@@ -47,7 +48,7 @@ def read_each(
     first = list(itertools.islice(iterator, 2))
     if len(first) < 2:
         for source in first:
-            yield source, read(source)
+            yield source, read(source, int(info["threads"]))
         return
     from concurrent.futures import ThreadPoolExecutor
 

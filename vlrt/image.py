@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vlrt import jpeg
 from vlrt.errors import ImageError, OptionError
 
 ImageInput: TypeAlias = (
@@ -32,7 +33,13 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 class Decoded(NamedTuple):
-    """A picture ready for an image processor, and the (height, width) that its file states."""
+    """A picture ready for an image processor, and the (height, width) that its file states.
+
+    Attributes:
+        image: mode RGB, or RGBX, of which X means nothing. It may be the caller's own, or share
+            memory with something else: it is for reading.
+        original_size_hw: (height, width) of the whole picture, upright.
+    """
 
     image: Image.Image
     original_size_hw: tuple[int, int]
@@ -67,13 +74,13 @@ def load_image(source: ImageInput, *, high_bit_depth: str = "clip") -> Image.Ima
             pixels, or is an array that no rule above accepts.
         OptionError: `high_bit_depth` is neither of its two values.
     """
-    return decode(source, high_bit_depth=high_bit_depth).image
+    return decode(source, high_bit_depth=high_bit_depth).image.convert("RGB")  # or a copy
 
 
 def decode(
     source: ImageInput, *, high_bit_depth: str = "clip", shorter_side: int | None = None
 ) -> Decoded:
-    """Do what `load_image` does, keeping the original size.
+    """Do what `load_image` does without its last copy, keeping the original size.
 
     Args:
         source: as `load_image` takes it.
@@ -107,6 +114,8 @@ def decode(
         if shorter_side is not None:
             target = shorter_side * FAST_DECODE_MARGIN
             image.draft(None, (target, target))
+        if (image.height, image.width) == size_hw:
+            image = jpeg.decoded(image, file)
         rgb = _to_rgb(image, name, high_bit_depth).image
         turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # those that swap the sides
         return Decoded(rgb, size_hw[::-1] if turned else size_hw)
@@ -171,7 +180,8 @@ def _to_rgb(image: Image.Image, name: str, high_bit_depth: str) -> Decoded:
     check_size((image.height, image.width), name)
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        if image.getexif().get(ORIENTATION) in range(2, 9):  # of others it would make a copy
+            image = ImageOps.exif_transpose(image)
         if "A" in image.getbands() or image.info.get("transparency") is not None:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -180,7 +190,7 @@ def _to_rgb(image: Image.Image, name: str, high_bit_depth: str) -> Decoded:
             levels = np.clip(np.asarray(image).astype(np.float64), 0, 65535)
             rgb = Image.fromarray(np.rint(levels / 257).astype(np.uint8)).convert("RGB")
         else:
-            rgb = image.convert("RGB")
+            rgb = image if image.mode in ("RGB", "RGBX") else image.convert("RGB")
     except Exception as error:
         raise ImageError(f"{name} cannot be decoded: {error}") from error
     return Decoded(rgb, (rgb.height, rgb.width))

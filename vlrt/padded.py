@@ -100,14 +100,15 @@ class PaddedProcessor:
         """
         return max(self.output_hw)
 
-    def into(self, image: Image.Image, out: NDArray[np.float32]) -> None:
-        """Process one RGB picture into a slot of a batch.
+    def into(self, image: Image.Image, out: NDArray[np.float32], threads: int = 1) -> None:  # noqa: ARG002
+        """Process one picture into a slot of a batch.
 
         Beside the result it holds a few rows of the picture at a time, however large it is.
 
         Args:
-            image: mode RGB, any size.
+            image: mode RGB or RGBX, any size.
             out: float32 [3, H, W], contiguous, with (H, W) equal to `output_hw`; overwritten.
+            threads: not used: the products are too small to be shared out.
 
         Raises:
             ImageError: the picture is longer than `_LONGEST_SIDE`.
@@ -129,7 +130,7 @@ class PaddedProcessor:
         reached = slice(columns[-1].outputs.stop if columns else 0)
         for row in rows:
             strip = image.crop((0, row.inputs.start, image.width, row.inputs.stop))
-            levels = np.asarray(strip, np.float32).reshape(len(row.taps), -1)
+            levels = np.asarray(strip)[..., :3].astype(np.float32).reshape(len(row.taps), -1)
             shorter = _product(row.taps.T, levels).reshape(-1, image.width, 3)
             channels = np.ascontiguousarray(shorter.transpose(2, 0, 1))
             block = out[:, row.outputs]

@@ -15,6 +15,7 @@ from PIL import Image
 from vlrt.errors import BundleError
 from vlrt.files import Settings
 from vlrt.image import check_size
+from vlrt.resize import resized
 
 
 class Processor(Protocol):
@@ -28,8 +29,8 @@ class Processor(Protocol):
     def shorter_side(self) -> int:
         """Pixels along the shorter side that a fast decode must not undercut."""
 
-    def into(self, image: Image.Image, out: NDArray[np.float32]) -> None:
-        """Process one RGB picture into `out`, float32 [3, H, W]."""
+    def into(self, image: Image.Image, out: NDArray[np.float32], threads: int = 1) -> None:
+        """Process one RGB or RGBX picture into `out`, float32 [3, H, W], in so many threads."""
 
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
@@ -130,25 +131,23 @@ class ImageProcessor:
         longer = int(edge * max(height, width) / min(height, width))
         return (longer, edge) if width <= height else (edge, longer)
 
-    def into(self, image: Image.Image, out: NDArray[np.float32]) -> None:
-        """Process one RGB picture into a slot of a batch.
+    def into(self, image: Image.Image, out: NDArray[np.float32], threads: int = 1) -> None:
+        """Process one picture into a slot of a batch.
 
         Args:
-            image: mode RGB, any size.
+            image: mode RGB or RGBX, any size.
             out: float32 [3, H, W], contiguous, with (H, W) equal to `output_hw`; overwritten.
+            threads: in how many to resize a large picture.
 
         Raises:
             ImageError: the picture is so elongated that resizing it would pass the pixel limit.
         """
         height, width = self.resized_hw(image.height, image.width)
         check_size((height, width), f"the {image.width}x{image.height} picture, once resized,")
-        if self.size is not None:
-            image = image.resize((width, height), resample=Image.Resampling(self.resample))
-        if self.crop_hw is not None:
-            crop_h, crop_w = self.crop_hw
-            top, left = (height - crop_h) // 2, (width - crop_w) // 2
-            # Black where the crop is larger than the picture, as transformers pads.
-            image = image.crop((left, top, left + crop_w, top + crop_h))
+        # Black where the crop is larger than the picture, as transformers pads.
+        image = resized(
+            image, (height, width), self.resample, crop_hw=self.crop_hw, threads=threads
+        )
         look_up(self.table, image, out)
 
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -188,7 +187,7 @@ def batch_of(processor: Processor, images: Sequence[Image.Image]) -> NDArray[np.
 
 
 def look_up(table: NDArray[np.float32], image: Image.Image, out: NDArray[np.float32]) -> None:
-    """Rescale and normalise an RGB picture of H x W into `out`, float32 [3, H, W]."""
+    """Rescale and normalise an RGB or RGBX picture of H x W into `out`, float32 [3, H, W]."""
     pixels = np.asarray(image)
     for channel in range(3):
         np.take(table[channel], pixels[..., channel], out=out[channel], mode="clip")

@@ -18,6 +18,7 @@ from vlrt.errors import BundleError, ImageError
 from vlrt.files import Settings
 from vlrt.image import check_size
 from vlrt.processor import look_up, read_resample, read_size, read_table
+from vlrt.resize import resized
 
 Pixels: TypeAlias = NDArray[np.float32]
 Shape: TypeAlias = tuple[int, int]
@@ -110,13 +111,16 @@ class RaggedProcessor:
         check_size((resized_h, resized_w), f"the {width}x{height} picture, once resized,")
         return resized_h, resized_w
 
-    def pixels(self, image: Image.Image, original_size_hw: Shape | None = None) -> Pixels:
+    def pixels(
+        self, image: Image.Image, original_size_hw: Shape | None = None, threads: int = 1
+    ) -> Pixels:
         """Process one picture.
 
         Args:
-            image: mode RGB, any size.
+            image: mode RGB or RGBX, any size.
             original_size_hw: its (height, width) before a fast decode made it smaller, which
                 decides its shape; its own by default.
+            threads: in how many to resize a large picture.
 
         Returns:
             float32 [3, H, W], not padded.
@@ -124,10 +128,9 @@ class RaggedProcessor:
         Raises:
             ImageError: the picture is too elongated.
         """
-        height, width = self.resized_hw(*(original_size_hw or (image.height, image.width)))
-        image = image.resize((width, height), resample=Image.Resampling(self.resample))
-        out = np.empty((3, height, width), np.float32)
-        look_up(self.table, image, out)
+        shape = self.resized_hw(*(original_size_hw or (image.height, image.width)))
+        out = np.empty((3, *shape), np.float32)
+        look_up(self.table, resized(image, shape, self.resample, threads=threads), out)
         return out
 
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:

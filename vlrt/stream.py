@@ -122,14 +122,15 @@ def read_batches(
         processor: makes the pixels.
         batch_size: pictures in each batch but the last.
         info: the model's: how many `threads` to decode in (none are started for a single picture),
-            and whether to `decode` JPEGs at a reduced size ("fast").
+            and whether to `decode` JPEGs at a reduced size ("fast"). A single picture has all the
+            threads to be resized in.
     """
     side = processor.shorter_side if info["decode"] == "fast" else None
 
-    def read(source: ImageInput, slot: NDArray[np.float32]) -> _Outcome:
+    def read(source: ImageInput, slot: NDArray[np.float32], threads: int = 1) -> _Outcome:
         try:
             image, size_hw = decode(source, shorter_side=side)
-            processor.into(image, slot)
+            processor.into(image, slot, threads)
         except ImageError as error:
             return error
         return size_hw
@@ -140,7 +141,7 @@ def read_batches(
         return
     if len(first) == 1 < batch_size:  # then there is no more, and a thread costs more than it saves
         pixels = np.empty((1, 3, *processor.output_hw), np.float32)
-        yield _batch(first, pixels, [read(first[0], pixels[0])])
+        yield _batch(first, pixels, [read(first[0], pixels[0], int(info["threads"]))])
         return
     from concurrent.futures import ThreadPoolExecutor
 
