@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from vlrt.errors import VlrtError
 
-from . import samples
+from .gates import QUALITIES
 from .pipeline import export
-from .precision import PRECISIONS
+from .precision import DEFAULT_PRECISIONS, PRECISIONS
+from .samples import DRAWN
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,15 +22,28 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("model", help="a local snapshot, or owner/name on the hub")
     made.add_argument("-o", "--output", required=True, help="the bundle's directory")
     made.add_argument(
-        "--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), metavar="P",
-        help=f"which variants to make, of {', '.join(PRECISIONS)}; all by default",
+        "--precision", nargs="+", choices=PRECISIONS, metavar="P",
+        default=list(DEFAULT_PRECISIONS),
+        help=f"which variants to make, of {', '.join(PRECISIONS)}; default: "
+        f"{' '.join(DEFAULT_PRECISIONS)}",
+    )  # fmt: skip
+    made.add_argument(
+        "--calibrate", nargs="+", default=[], metavar="PATH",
+        help="take the scales of int8 from directories of pictures and from text files with one "
+        f"text a line, every second of each, and verify on the others; or from {DRAWN!r} scenes. "
+        "Without, int8 finds its scales at run time",
+    )  # fmt: skip
+    made.add_argument(
+        "--quality", choices=QUALITIES, default="speed",
+        help="how near a variant must come: 'accuracy' allows half the errors that 'speed' does; "
+        "default: %(default)s",
+    )  # fmt: skip
+    made.add_argument(
+        "--reduce-range", action="store_true",
+        help="int8 weights of 7 bits, which x86 CPUs without VNNI multiply fast and right",
     )  # fmt: skip
     made.add_argument("--revision", help="branch, tag or commit on the hub")
     made.add_argument("--overwrite", action="store_true", help="replace the bundle if it exists")
-    made.add_argument(
-        "--images", metavar="DIR", help="pictures to verify on (drawn ones if absent)"
-    )
-    made.add_argument("--texts", metavar="FILE", help="texts to verify on, one a line")
     return made
 
 
@@ -43,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             precisions=args.precision,
             revision=args.revision,
             overwrite=args.overwrite,
-            images=samples.pictures_in(args.images) if args.images else None,
-            texts=samples.texts_in(args.texts) if args.texts else None,
+            calibrate=args.calibrate,
+            quality=args.quality,
+            reduce_range=args.reduce_range,
             say=lambda line: print(line, flush=True),
         )
     except VlrtError as error:

@@ -126,9 +126,20 @@ class Checkpoint:
         if name not in self.tensors:
             raise ExportError(f"the checkpoint has no tensor {name!r}, which this model type needs")
         array = np.asarray(self.tensors[name]).astype(np.float32)
-        if not np.isfinite(array).all():
-            raise ExportError(f"the checkpoint's tensor {name!r} holds NaN or infinity")
+        if name not in self._finite:
+            wrong = array.size - int(np.isfinite(array).sum())
+            if wrong:
+                raise ExportError(
+                    f"the checkpoint's tensor {name!r} holds NaN or infinity: {wrong} of its "
+                    f"{array.size} numbers"
+                )
+            self._finite.add(name)
         return array
+
+    @cached_property
+    def _finite(self) -> set[str]:
+        """The tensors that were looked through: each is read for every graph that is built."""
+        return set()
 
     @cached_property
     def weights_sha256(self) -> str:

@@ -82,7 +82,7 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
 
 def _vision(graph: Graph, config: dict[str, Any]) -> Graph:
     tower, prefix = config["vision_config"], "vision_model."
-    tokens = vision_tokens(graph, prefix, tower, "pre_layrnorm")
+    tokens = vision_tokens(graph, prefix, tower, "pre_layrnorm", first=1)
     pooled = graph.op("Gather", tokens, graph.scalar(0), axis=1)
     pooled = graph.layer_norm(pooled, f"{prefix}post_layernorm", tower["layer_norm_eps"])
     embeds = graph.linear(pooled, "visual_projection")
@@ -112,12 +112,19 @@ class Reference(TorchModel):
         )
 
 
-def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dict[str, Any]:
+def quality(
+    found: Arrays,
+    expected: Arrays,
+    values: Mapping[str, float],
+    inputs: Mapping[str, Arrays],  # noqa: ARG001  what other families need
+    tokenizer: Any,  # noqa: ARG001
+) -> dict[str, Any]:
     """How often the best label is the same.
 
     Args:
         found, expected: the outputs of both components, of a variant and of the reference.
         values: what `values` returned.
+        inputs, tokenizer: not needed.
 
     Returns:
         `agreement` over the `compared` pictures: those whose best label the reference puts ahead by

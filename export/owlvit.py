@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vlrt.boxes import center_to_corners, iou
 from vlrt.detection import class_logits
 from vlrt.families.owlvit import COMPONENTS
-from vlrt.ops import sigmoid
+from vlrt.ops import l2_normalize, sigmoid
 
 from .checkpoint import Checkpoint
 from .clip import check, inputs, samples
@@ -172,8 +172,14 @@ class Reference(TorchModel):
         }
 
 
-def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dict[str, Any]:  # noqa: ARG001
-    """How many objects are found again, place by place.
+def quality(
+    found: Arrays,
+    expected: Arrays,
+    values: Mapping[str, float],  # noqa: ARG001  what other families need
+    inputs: Mapping[str, Arrays],  # noqa: ARG001
+    tokenizer: Any,  # noqa: ARG001
+) -> dict[str, Any]:
+    """How many objects are found again, place by place, and no others.
 
     An object is a place whose best label scores more than 0.1 by the reference. If they are fewer
     than the pictures, because the pictures or texts do not suit the checkpoint, the 10 places of
@@ -181,13 +187,16 @@ def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dic
 
     Args:
         found, expected: the outputs of both components, of a variant and of the reference.
-        values: not needed.
+        values, inputs, tokenizer: not needed.
 
     Returns:
         `agreement`, the share of the `compared` objects that are the same: the box at that place
         has an IoU of 0.75 or more with the reference's, and its label is the reference's best, or
         one that the reference puts within half a logit of it: a tie that falls the other way is no
-        fault of the variant. Also the mean of all those `iou`s, and the `largest_score_error`.
+        fault of the variant. Compared are also the `invented` objects, which are never the same:
+        the variant scores them more than 0.1, and to the reference they are half a logit short.
+        Of the reference's objects also the mean of all those `iou`s, the `largest_score_error`, and
+        the `min_object_cosine` of the embeddings that queries are compared with.
         Of OWLv2 also `example_agreement`: the share of the pictures in which the place of the
         highest objectness, which stands for a picture that is an example, is the reference's, or
         one that it puts within half a logit of it.
@@ -199,19 +208,25 @@ def quality(found: Arrays, expected: Arrays, values: Mapping[str, float]) -> dic
         places = np.argsort(-best, axis=1, kind="stable")[:, :_PLACES]
         objects = np.zeros_like(objects)
         np.put_along_axis(objects, places, True, axis=1)
+    short = theirs.max(axis=-1) < np.log(_SCORE / (1 - _SCORE)) - _TIE
+    invented = (sigmoid(ours.max(axis=-1)) > _SCORE) & short & ~objects
     ties = _as_good(ours[objects], theirs[objects])
     boxes = [center_to_corners(outputs["pred_boxes"][objects]) for outputs in (found, expected)]
     overlap = np.array([iou(a[None], b[None])[0, 0] for a, b in zip(*boxes, strict=True)])
     errors = np.abs(sigmoid(ours.max(axis=-1)) - best)[objects]
     same = ties & (overlap >= _IOU) & np.isfinite(errors)
+    embeds = [l2_normalize(each["image_class_embeds"][objects]) for each in (found, expected)]
+    compared = len(same) + int(invented.sum())
     counted: dict[str, Any] = {
-        "agreement": float(same.mean()),
-        "compared": len(same),
+        "agreement": float(same.sum() / compared),
+        "compared": compared,
         "of": f"objects of the reference have the same label and a box of IoU {_IOU} or more",
+        "invented": int(invented.sum()),
         "pictures": len(theirs),
         "labels": int(theirs.shape[-1]),
         "mean_iou": float(overlap.mean()),
         "largest_score_error": float(errors.max()),
+        "min_object_cosine": float((embeds[0] * embeds[1]).sum(axis=-1).min()),
     }
     name = "objectness_logits"
     if name in expected:

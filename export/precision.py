@@ -1,5 +1,6 @@
-"""How a precision stores weights and computes with them, what it leaves alone, and its gate."""
+"""How a precision stores weights and computes with them, and what it leaves alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -8,73 +9,70 @@ from numpy.typing import NDArray
 
 from vlrt.errors import OptionError
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8w", "int4w")
+DEFAULT_PRECISIONS = ("fp32", "fp16", "int8")
 # fp16 ends at 65,504. A layer that comes within a factor of 8 of that on the sample data is left in
 # fp32: other data may go further, and products inside the next layer do.
 FP16_LIMIT = 65504 / 8
+# Those that run on other engines than ONNX Runtime's own, which have no int8 operators of its kind.
+PORTABLE = ("fp32", "fp16")
+# Of weights alone: how many bits, and how many numbers of a column share a scale. Smaller blocks
+# cost 4 bytes each; four bits need them.
+WEIGHT_ONLY = {"int8w": (8, 128), "int4w": (4, 32)}
+# How much of the difference between the channels of an activation goes into the weights, from 0
+# (none) to 1 (all): half of it, on a logarithmic scale, as in SmoothQuant (arXiv 2211.10438).
+SMOOTHING = 0.5
 
 
-@dataclass(frozen=True)
-class Gate:
-    """What a variant must reach, against the reference, to be written.
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """What the channels of an activation were on sample data.
 
     Attributes:
-        max_abs_error: of embeddings scaled to length 1, and of other outputs, scaled where their
-            largest is over 1; or None for no limit.
-        min_cosine: the lowest over all embeddings; None for a task that has none.
-        min_agreement: the share of results that are the same, as the family counts them.
+        low, high: float32 [K], the lowest and the highest number in each.
     """
 
-    max_abs_error: float | None
-    min_cosine: float | None
-    min_agreement: float
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    @property
+    def peaks(self) -> NDArray[np.float32]:
+        """The largest magnitude in each channel, float32 [K]."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    def divided(self, divisor: NDArray[np.float32] | float) -> "Channels":
+        """The same, divided by positive numbers, [K]."""
+        return Channels(self.low / divisor, self.high / divisor)
+
+    def joined(self, other: "Channels") -> "Channels":
+        """What they were on the data of both."""
+        return Channels(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
-# Logits are all that a joint model gives. Where answers are nearly even, as with seeded weights,
-# agreement says little, so that errors have limits in every precision, as shares of the largest
-# logit. Seeded B/32 of 3,129 answers: 6e-4 in fp16 and 0.022 in int8; checkpoints of two layers:
-# up to 2e-3 and 0.04. Trained weights are less even, and int8 hits them harder.
-_JOINT = {
-    "fp32": Gate(max_abs_error=1e-4, min_cosine=None, min_agreement=1.0),
-    "fp16": Gate(max_abs_error=1e-2, min_cosine=None, min_agreement=0.99),
-    "int8": Gate(max_abs_error=0.2, min_cosine=None, min_agreement=0.95),
-}
-# By task, for a result of one kind does not forgive what a result of another does.
-GATES = {
-    "zero-shot-image-classification": {
-        "fp32": Gate(max_abs_error=1e-4, min_cosine=0.999999, min_agreement=1.0),
-        "fp16": Gate(max_abs_error=None, min_cosine=0.9999, min_agreement=0.99),
-        "int8": Gate(max_abs_error=None, min_cosine=0.995, min_agreement=0.99),
-    },
-    "zero-shot-object-detection": {
-        "fp32": Gate(max_abs_error=1e-4, min_cosine=0.999999, min_agreement=1.0),
-        "fp16": Gate(max_abs_error=None, min_cosine=0.999, min_agreement=0.99),
-        "int8": Gate(max_abs_error=None, min_cosine=0.95, min_agreement=0.95),
-    },
-    **dict.fromkeys(
-        (
-            "visual-question-answering",
-            "image-text-retrieval",
-            "images-and-text-classification",
-            "fill-mask",
-        ),
-        _JOINT,
-    ),
-}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recipe:
     """One precision, as a graph is built in it.
 
     Attributes:
-        precision: "fp32", "fp16" or "int8".
+        precision: one of PRECISIONS.
         keep_fp32: the linear layers that stay fp32: their weights' names without `.weight`, or
             patterns of them such as `box_head.*`.
+        calibration: layer -> what it takes; int8 has its scales from there. None for scales of
+            each batch's own.
+        smoothed: the layers whose input is divided, channel by channel, by a product of its own,
+            because no LayerNorm stands in front that could do it for nothing. Needs `calibration`.
+        weight_bits: of int8 weights, 8, or 7, whose products cannot overflow on x86 CPUs without
+            VNNI.
+        portable: with plain operators alone, for engines behind ONNX Runtime that do not know the
+            fused ones, or know them apart.
     """
 
     precision: str
     keep_fp32: frozenset[str] = frozenset()
+    calibration: Mapping[str, Channels] | None = None
+    smoothed: frozenset[str] = frozenset()
+    weight_bits: int = 8
+    portable: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -89,27 +87,137 @@ class Recipe:
         kept = any(fnmatchcase(layer, pattern) for pattern in self.keep_fp32)
         return "fp32" if kept else self.precision
 
+    def channels(self, layer: str) -> Channels | None:
+        """What a layer takes, or None if that is not known."""
+        return None if self.calibration is None else self.calibration[layer]
+
+    def difference(self) -> str:
+        """What the recipe leaves alone, in words."""
+        kept = f"{len(self.keep_fp32)} layers and patterns in fp32"
+        return f"{kept}, {len(self.smoothed)} smoothed apart" if self.smoothed else kept
+
     def describe(self) -> dict[str, object]:
         """For the manifest."""
-        words = {
+        bits = {"fp32": 32, "fp16": 16, "int8": self.weight_bits}
+        known = self.calibration is not None
+        scales = ("static" if known else "dynamic") if self.precision == "int8" else None
+        return {
+            "method": self._method(),
+            "weight_bits": bits.get(self.precision) or WEIGHT_ONLY[self.precision][0],
+            "scales": scales,
+            "layers_kept_fp32": sorted(self.keep_fp32),
+            "layers_smoothed": sorted(self.smoothed),
+        }
+
+    def _method(self) -> str:
+        if self.precision == "int8":
+            scaled = "dynamically per tensor" if self.calibration is None else "by calibration"
+            return (
+                f"MatMul with S{self.weight_bits} weights per output channel, U8 activations "
+                f"scaled {scaled}, smoothed through LayerNorm; token table S8 per row; the rest "
+                "fp32"
+            )
+        if self.precision in WEIGHT_ONLY:
+            bits, block = WEIGHT_ONLY[self.precision]
+            return (
+                f"MatMulNBits with weights of {bits} bits in blocks of {block}; token table S8 per "
+                "row; the rest fp32"
+            )
+        return {
             "fp32": "fp32 throughout",
             "fp16": "fp16 weights and activations, fp32 inputs and outputs",
-            "int8": "MatMul with S8 weights per output channel, U8 activations scaled dynamically "
-            "per tensor; token table S8 per row; the rest fp32",
-        }
-        return {"method": words[self.precision], "layers_kept_fp32": sorted(self.keep_fp32)}
+        }[self.precision]
 
 
-def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def smoothing(
+    peaks: NDArray[np.float32], weight: NDArray[np.float32], strength: float = SMOOTHING
+) -> NDArray[np.float32]:
+    """What to divide each channel of an activation by, and multiply its row of weights by.
+
+    The product stays what it is, and channels that stand out, which would take the range of an int8
+    activation for themselves, do so less (SmoothQuant, arXiv 2211.10438, equation 4).
+
+    Args:
+        peaks: float32 [K], the largest magnitude of each channel.
+        weight: float32 [K, N].
+        strength: see SMOOTHING.
+
+    Returns:
+        float32 [K], positive, with a geometric mean of about 1. A channel that is 0 throughout, or
+        whose weights are, is left as it is.
+    """
+    rows = np.abs(weight).max(axis=1, initial=0.0)
+    used = (peaks > 0) & (rows > 0)
+    if not used.any():
+        return np.ones_like(peaks)
+    logs = strength * np.log(peaks[used]) - (1 - strength) * np.log(rows[used])
+    divisors = np.ones_like(peaks)
+    divisors[used] = np.exp(logs - logs.mean())
+    return divisors
+
+
+def quantize_columns(
+    weight: NDArray[np.float32], bits: int = 8
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8 with one scale a column.
 
     Args:
         weight: float32 [K, N].
+        bits: 8 for -127..127, 7 for -63..63.
 
     Returns:
-        int8 [K, N] in -127..127 and float32 [N], with `weight` close to their product. A column of
-        zeros gets scale 1.
+        int8 [K, N] and float32 [N], with `weight` close to their product. A column of zeros gets
+        scale 1.
     """
-    scales = np.abs(weight).max(axis=0, initial=0.0) / 127
-    scales = np.where(scales > 0, scales, 1).astype(np.float32)
+    scales = _steps(np.abs(weight).max(axis=0, initial=0.0), 2 ** (bits - 1) - 1)
     return np.rint(weight / scales).astype(np.int8), scales
+
+
+def affine(low: float, high: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """The scale and zero point, [], with which uint8 stands for `low` to `high`, and for 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = _steps(np.array(high - low), 255)
+    return scale, np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8)
+
+
+def quantize_blocks(
+    weight: NDArray[np.float32], bits: int, block: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    """Weights of a few bits, as ONNX Runtime's MatMulNBits takes them.
+
+    Args:
+        weight: float32 [K, N].
+        bits: 4 or 8.
+        block: how many numbers of a column share a scale and a zero point.
+
+    Returns:
+        uint8 [N, K / block, block * bits / 8], K rounded up to whole blocks; float32 scales
+        [N, K / block]; and uint8 zero points [N, (K / block) * bits / 8 rounded up]. Of four bits,
+        two share a byte, the first in its lower half.
+    """
+    levels = 2**bits - 1
+    blocks = -(-len(weight) // block)
+    columns = np.pad(weight.T, ((0, 0), (0, blocks * block - len(weight))))
+    columns = columns.reshape(len(columns), blocks, block)
+    low = np.minimum(columns.min(axis=-1), 0)
+    high = np.maximum(columns.max(axis=-1), 0)
+    scales = _steps(high - low, levels)
+    zeros = np.rint(-low / scales)
+    numbers = np.clip(np.rint(columns / scales[..., None]) + zeros[..., None], 0, levels)
+    return _packed(numbers, bits), scales, _packed(zeros, bits)
+
+
+def _steps(spans: NDArray[np.floating], levels: int) -> NDArray[np.float32]:
+    """Spans cut into so many steps; 1 for those too small for float32 to divide by."""
+    steps = (spans / levels).astype(np.float32)
+    return np.where(steps >= np.finfo(np.float32).tiny, steps, np.float32(1))
+
+
+def _packed(numbers: NDArray[np.floating], bits: int) -> NDArray[np.uint8]:
+    """Whole numbers as bytes; of four bits two in each, along the last axis."""
+    small = numbers.astype(np.uint8)
+    if bits == 8:
+        return small
+    if small.shape[-1] % 2:
+        small = np.concatenate([small, np.zeros_like(small[..., :1])], axis=-1)
+    return small[..., 0::2] | (small[..., 1::2] << np.uint8(4))

@@ -38,7 +38,14 @@ CLIP_LAYERS = LayerNames(
 )
 
 
-def vision_tokens(graph: Graph, prefix: str, tower: dict[str, Any], first_norm: str) -> str:
+def vision_tokens(
+    graph: Graph,
+    prefix: str,
+    tower: dict[str, Any],
+    first_norm: str,
+    *,
+    first: int | None = None,
+) -> str:
     """The input `pixel_values` through a vision transformer.
 
     Args:
@@ -46,9 +53,11 @@ def vision_tokens(graph: Graph, prefix: str, tower: dict[str, Any], first_norm: 
         prefix: of the tower's tensors, such as "vision_model.".
         tower: its settings.
         first_norm: the name of the LayerNorm in front of the encoder.
+        first: how many of the first tokens are wanted; None for all.
 
     Returns:
         [B, 1 + P, D]: the class token, then the P patches row by row; without the last LayerNorm.
+        Or [B, first, D].
 
     Raises:
         ExportError: the checkpoint has positions for another number of patches.
@@ -60,21 +69,22 @@ def vision_tokens(graph: Graph, prefix: str, tower: dict[str, Any], first_norm: 
         whole = size - size % patch
         cut = graph.ints(0, 0), graph.ints(whole, whole), graph.ints(2, 3)
         filled = graph.op("Slice", pixels, *cut)
-    patches = graph.patches(filled, f"{embeddings}patch_embedding", patch)
+    grid = (size // patch, size // patch)
+    patches = graph.patches(filled, f"{embeddings}patch_embedding", patch, grid)
     position = graph.weight(f"{embeddings}position_embedding.weight")
     if len(position) != patch_count(tower) + 1:
         raise ExportError(
             f"the checkpoint has {len(position)} positions; pictures of {size} pixels in patches "
             f"of {patch} need {patch_count(tower) + 1}"
         )
-    placed = graph.add(patches, graph.floats(position[1:], "vision.patch_positions"))
-    token = (graph.weight(f"{embeddings}class_embedding") + position[0]).reshape(1, 1, -1)
-    token = graph.expand_to_batch(
-        graph.floats(token, "vision.class_token"), pixels, tower["hidden_size"]
-    )
-    value = graph.op("Concat", graph.cast(token, graph.type_of(placed)), placed, axis=1)
+    table = position.copy()
+    table[0] += graph.weight(f"{embeddings}class_embedding")
+    # The class token, which is the same for all, comes with the positions.
+    room = graph.op("Pad", patches, graph.ints(0, 1, 0, 0, 0, 0))
+    value = graph.add(room, graph.floats(table, "vision.positions"))
     value = graph.layer_norm(value, f"{prefix}{first_norm}", tower["layer_norm_eps"])
-    return encoder(graph, value, prefix, tower, length=len(position))
+    few = None if first is None else graph.ints(first)
+    return encoder(graph, value, prefix, tower, length=len(position), first=few)
 
 
 def text_embeds(graph: Graph, prefix: str, tower: dict[str, Any], *, end: int | None) -> str:
@@ -127,8 +137,8 @@ def encoder(
         graph: the graph to add to.
         value: the embedded tokens.
         prefix: of the tower's tensors, such as "vision_model.".
-        config: the tower's settings: num_hidden_layers, num_attention_heads, hidden_act,
-            layer_norm_eps.
+        config: the tower's settings: hidden_size, num_hidden_layers, num_attention_heads,
+            hidden_act, layer_norm_eps.
         length: about how many tokens there will be.
         names: of the layers' tensors.
         causal: a token sees only those before it.
@@ -147,20 +157,27 @@ def encoder(
         of_query, of_key, of_value = (
             f"{layer}{name}" for name in (names.query, names.key, names.value)
         )
-        normed = graph.layer_norm(value, f"{layer}{names.norm1}", epsilon)
+        norm, out = f"{layer}{names.norm1}", f"{layer}{names.out}"
+        divisor = graph.balance(out)  # attention mixes tokens, never channels
         if first is None or number < layers - 1:
-            packed = graph.linear(normed, of_query, of_key, of_value)
+            normed = graph.layer_norm(value, norm, epsilon, (of_query, of_key, of_value))
+            packed = graph.linear(normed, of_query, of_key, of_value, last_divided=divisor)
             query, key, val = graph.op("Split", packed, outputs=3, axis=-1, num_outputs=3)
         else:
-            value, few = (_first_tokens(graph, tokens, first) for tokens in (value, normed))
+            normed = graph.layer_norm(value, norm, epsilon, (of_key, of_value), (of_query,))
+            value, few = (graph.first_tokens(tokens, first) for tokens in (value, normed))
             wide = None if mask is None else _for_queries(graph, mask, first)
-            packed = graph.linear(normed, of_key, of_value)
+            packed = graph.linear(normed, of_key, of_value, last_divided=divisor)
             query = graph.linear(few, of_query)
             key, val = graph.op("Split", packed, outputs=2, axis=-1, num_outputs=2)
-        attended = graph.attention(query, key, val, heads, length=length, causal=causal, mask=wide)
-        value = graph.add(value, graph.linear(attended, f"{layer}{names.out}"))
-        normed = graph.layer_norm(value, f"{layer}{names.norm2}", epsilon)
-        hidden = graph.linear(normed, f"{layer}{names.fc1}")
+        attended = graph.attention(
+            query, key, val, heads, width=config["hidden_size"], length=length, causal=causal,
+            mask=wide, divisor=divisor,
+        )  # fmt: skip
+        value = graph.add(value, graph.linear(attended, out))
+        fc1 = f"{layer}{names.fc1}"
+        normed = graph.layer_norm(value, f"{layer}{names.norm2}", epsilon, (fc1,))
+        hidden = graph.linear(normed, fc1)
         hidden = graph.activation(hidden, config["hidden_act"])
         value = graph.add(value, graph.linear(hidden, f"{layer}{names.fc2}"))
     return value
@@ -170,11 +187,6 @@ def _for_queries(graph: Graph, mask: str, number: str) -> str:
     """A mask [B, 1, 1, L] repeated for so many queries (int64 [1]): [B, 1, number, L]."""
     shape = graph.op("Concat", graph.ints(1, 1), number, graph.ints(1), axis=0)
     return str(graph.op("Expand", mask, shape))
-
-
-def _first_tokens(graph: Graph, tokens: str, number: str) -> str:
-    """The first so many (int64 [1]) of tokens [B, L, D]."""
-    return str(graph.op("Slice", tokens, graph.ints(0), number, graph.ints(1)))
 
 
 def patch_count(tower: dict[str, Any]) -> int:

@@ -9,13 +9,10 @@ from numpy.typing import NDArray
 from vlrt.errors import ExportError
 from vlrt.families.vilt import task
 
-from .graph import FLOAT, INT64, Graph
+from .graph import FLOAT, HIDDEN, INT64, Graph
 
 EMBEDDINGS = "vilt.embeddings."
 TEXT_EMBEDDINGS = f"{EMBEDDINGS}text_embeddings."
-# What is added to the score of a hidden token. Its share of the softmax is then 0 in fp32 as well
-# as in fp16, which the lowest number of fp32 does not fit into.
-_HIDDEN = np.float32(-1e4)
 _END = 1 << 62
 
 
@@ -147,7 +144,7 @@ def _stretch(graph: Graph, filled: str, side: int) -> str:
 
 
 def _mask(graph: Graph, seen: str, grid: str) -> str:
-    """What hides padding from attention: [B, 1, 1, L + 1 + P], 0 or `_HIDDEN`.
+    """What hides padding from attention: [B, 1, 1, L + 1 + P], 0 or `HIDDEN`.
 
     Args:
         graph: the graph to add to.
@@ -159,7 +156,7 @@ def _mask(graph: Graph, seen: str, grid: str) -> str:
     class_token = graph.op("Expand", graph.ints(1), shape)
     tokens = graph.op("Concat", seen, class_token, graph.op("Flatten", grid, axis=1), axis=1)
     padding = graph.cast(graph.op("Sub", graph.ints(1), tokens), FLOAT)
-    hidden = graph.op("Mul", padding, graph.floats(np.array([_HIDDEN]), "hidden", FLOAT))
+    hidden = graph.op("Mul", padding, graph.floats(np.array([HIDDEN]), "hidden", FLOAT))
     return str(graph.op("Unsqueeze", graph.cast(hidden, graph.float_type), graph.ints(1, 2)))
 
 

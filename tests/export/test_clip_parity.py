@@ -25,6 +25,7 @@ pytest.importorskip("onnx")
 from vlrt_export import clip, pipeline, reference  # noqa: E402
 from vlrt_export.checkpoint import Checkpoint  # noqa: E402
 from vlrt_export.precision import Recipe  # noqa: E402
+from vlrt_export.samples import Samples  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -136,7 +137,7 @@ def case(request, data, tmp_path_factory):
     gc.collect()
     pipeline.export(
         str(root), made.bundle, precisions=precisions, say=lambda line: None,
-        images=[vlrt.load_image(source) for source in sources[:1]], texts=TEXTS[:3],
+        calibrate=Samples([vlrt.load_image(source) for source in sources[:1]], TEXTS[:3]),
     )  # fmt: skip
     yield made
     shutil.rmtree(root.parent)  # the largest takes 3.4 GB

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from vlrt_export import owlv2, owlvit, pipeline, reference
 from vlrt_export.checkpoint import Checkpoint
 from vlrt_export.precision import Recipe
+from vlrt_export.samples import Samples
 
 EXPORTERS = {"owlvit": owlvit, "owlv2": owlv2}
 PICTURES = [picture("RGB", (50, 40), seed=n) for n in range(3)]
@@ -31,7 +32,7 @@ TEXTS = ["a red cat", "the blue dog", "of a thing"]
 
 
 def export(source, out, *precisions, **options):
-    options = {"images": PICTURES, "texts": TEXTS, "say": lambda line: None} | options
+    options = {"calibrate": Samples(PICTURES, TEXTS), "say": lambda line: None} | options
     return pipeline.export(str(source), out, precisions=precisions or ("fp32",), **options)
 
 
@@ -50,11 +51,9 @@ def proved(root, tmp_path_factory):
     """A bundle of every precision, compared with PyTorch on the drawn samples."""
     pytest.importorskip("transformers")
     out, lines = tmp_path_factory.mktemp("proved") / "bundle", []
-    report = export(
-        root, out, "fp32", "fp16", "int8", images=None, texts=None, say=lines.append
-    )  # fmt: skip
+    report = export(root, out, "fp32", "fp16", "int8", calibrate=(), say=lines.append)
     assert report.refused == {}
-    assert lines[0] == "verifying against PyTorch: 8 pictures, 72 texts"
+    assert lines[0] == "verifying against PyTorch on drawn scenes: 8 pictures, 72 texts"
     return out
 
 
@@ -201,25 +200,50 @@ EXPECTED = outputs([[CLEAR, TIE, [-5, -6, -7]]], [[BOX, BOX, BOX]])
 
 
 @pytest.mark.parametrize(
-    ("logits", "boxes", "agreement"),
+    ("logits", "boxes", "agreement", "invented"),
     [
-        ([CLEAR, TIE, [-5, -6, -7]], [BOX, BOX, BOX], 1.0),
-        ([[3, 2, -1], TIE, [-5, -6, -7]], [BOX, BOX, BOX], 0.5),  # another label
-        ([CLEAR, [1.2, 1, -3], [-5, -6, -7]], [BOX, BOX, BOX], 1.0),  # a tie the other way
-        ([CLEAR, TIE, [-5, -6, -7]], [BOX, BESIDE, BOX], 0.5),  # a box beside it
-        ([CLEAR, TIE, [5, -6, -7]], [BOX, BOX, BESIDE], 1.0),  # what the reference does not find
-        ([[np.nan] * 3] * 3, [BOX, BOX, BOX], 0.0),
-        ([CLEAR, TIE, [-5, -6, -7]], [[np.nan] * 4] * 3, 0.0),
+        ([CLEAR, TIE, [-5, -6, -7]], [BOX, BOX, BOX], 1.0, 0),
+        ([[3, 2, -1], TIE, [-5, -6, -7]], [BOX, BOX, BOX], 0.5, 0),  # another label
+        ([CLEAR, [1.2, 1, -3], [-5, -6, -7]], [BOX, BOX, BOX], 1.0, 0),  # a tie the other way
+        ([CLEAR, TIE, [-5, -6, -7]], [BOX, BESIDE, BOX], 0.5, 0),  # a box beside it
+        ([CLEAR, TIE, [5, -6, -7]], [BOX, BOX, BESIDE], 2 / 3, 1),  # the reference does not find it
+        ([CLEAR, TIE, [-2.3, -6, -7]], [BOX, BOX, BESIDE], 1.0, 0),  # a score of 0.09
+        ([[np.nan] * 3] * 3, [BOX, BOX, BOX], 0.0, 0),
+        ([CLEAR, TIE, [-5, -6, -7]], [[np.nan] * 4] * 3, 0.0, 0),
     ],
 )
-def test_objects_are_the_same_by_label_and_box(logits, boxes, agreement):
-    counted = owlvit.quality(outputs([logits], [boxes]), EXPECTED, {})
-    assert (counted["agreement"], counted["compared"]) == (agreement, 2)
+def test_objects_are_the_same_by_label_and_box(logits, boxes, agreement, invented):
+    counted = owlvit.quality(outputs([logits], [boxes]), EXPECTED, {}, {}, None)
+    assert counted["agreement"] == pytest.approx(agreement)
+    assert (counted["compared"], counted["invented"]) == (2 + invented, invented)
+
+
+def test_an_object_that_the_reference_nearly_finds_is_no_invention():
+    nearly = outputs([[CLEAR, TIE, [-2.5, -6, -7]]], [[BOX, BOX, BOX]])  # a score of 0.08
+    found = outputs([[CLEAR, TIE, [-2.1, -6, -7]]], [[BOX, BOX, BOX]])  # and of 0.11
+    assert owlvit.quality(found, nearly, {}, {}, None)["agreement"] == 1
+    away = outputs([[CLEAR, TIE, [-2.8, -6, -7]]], [[BOX, BOX, BOX]])
+    assert owlvit.quality(found, away, {}, {}, None)["invented"] == 1
+
+
+def test_the_embeddings_of_objects_alone_must_be_near():
+    counted = owlvit.quality(EXPECTED, EXPECTED, {}, {}, None)
+    assert counted["min_object_cosine"] == pytest.approx(1, abs=1e-6)
+    embeds = EXPECTED["image_class_embeds"]
+    turned = embeds.copy()
+    turned[0, 2] = -embeds[0, 2]  # background
+    found = EXPECTED | {"image_class_embeds": turned}
+    assert owlvit.quality(found, EXPECTED, {}, {}, None)["min_object_cosine"] == pytest.approx(1)
+    turned[0, 1] = np.roll(embeds[0, 1], 1)  # an object
+    expected = (embeds[0, 1] * turned[0, 1]).sum() / (embeds[0, 1] ** 2).sum()
+    assert expected < 0.99
+    counted = owlvit.quality(found, EXPECTED, {}, {}, None)
+    assert counted["min_object_cosine"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_errors_of_scores_and_overlaps_are_told():
     found = outputs([[[-3, 0, -1], TIE, [-5, -6, -7]]], [[BOX, BESIDE, BOX]])
-    counted = owlvit.quality(found, EXPECTED, {})
+    counted = owlvit.quality(found, EXPECTED, {}, {}, None)
     assert counted["largest_score_error"] == pytest.approx(1 / (1 + np.exp(-2)) - 0.5, abs=1e-5)
     assert counted["mean_iou"] == pytest.approx((1 + 0.3 / 0.5) / 2, abs=1e-5)
 
@@ -235,10 +259,10 @@ def test_errors_of_scores_and_overlaps_are_told():
 )
 def test_the_place_that_stands_for_an_example_is_counted(objectness, share):
     twice = outputs([[CLEAR, TIE, CLEAR]] * 2, [[BOX] * 3] * 2)
-    assert "example_agreement" not in owlvit.quality(twice, twice, {})
+    assert "example_agreement" not in owlvit.quality(twice, twice, {}, {}, None)
     theirs = twice | {"objectness_logits": np.array([[0, 3, 1], [2, 1.6, 0]], np.float32)}
     ours = twice | {"objectness_logits": np.array(objectness, np.float32)}
-    counted = owlvit.quality(ours, theirs, {})
+    counted = owlvit.quality(ours, theirs, {}, {}, None)
     assert (counted["example_agreement"], counted["agreement"]) == (share, 1.0)
 
 
@@ -246,10 +270,10 @@ def test_where_nothing_is_found_the_best_places_count():
     rng = np.random.default_rng(0)
     logits, boxes = rng.uniform(-6, -4, (2, 16, 3)), rng.uniform(0.2, 0.8, (2, 16, 4))
     quiet = outputs(logits, boxes)
-    counted = owlvit.quality(quiet, quiet, {})
+    counted = owlvit.quality(quiet, quiet, {}, {}, None)
     assert (counted["agreement"], counted["compared"]) == (1.0, 20)
     few = outputs(logits[:, :4], boxes[:, :4])
-    counted = owlvit.quality(few, few, {})
+    counted = owlvit.quality(few, few, {}, {}, None)
     assert counted["compared"] == 8
 
 
@@ -292,7 +316,8 @@ def test_pixels_may_differ_by_what_the_family_states(monkeypatch, tmp_path, root
     monkeypatch.setattr(reference.TorchModel, "process", off)
     if family in passes:
         # The two resizes of OWLv2 differ by themselves; flat pictures leave this error alone.
-        export(root, tmp_path / "out", images=[picture("RGB", (32, 32)).resize((1, 1))])
+        flat = picture("RGB", (32, 32)).resize((1, 1))
+        export(root, tmp_path / "out", calibrate=Samples([flat], TEXTS))
         return
     with pytest.raises(GateError, match="transformers makes other pixel_values"):
         export(root, tmp_path / "out")

@@ -25,6 +25,7 @@ pytest.importorskip("onnx")
 from vlrt_export import owlv2, owlvit, pipeline, reference  # noqa: E402
 from vlrt_export.checkpoint import Checkpoint  # noqa: E402
 from vlrt_export.precision import Recipe  # noqa: E402
+from vlrt_export.samples import Samples  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -181,8 +182,8 @@ def pair(request, tmp_path_factory):
         patch.setattr(reference, "missing", lambda: ["torch"])
         image = vlrt.load_image(FILES["grey jpeg"]())
         pipeline.export(
-            str(root), folder / "bundle", precisions=["fp32"], images=[image], texts=LABELS,
-            say=lambda line: None,
+            str(root), folder / "bundle", precisions=["fp32"], say=lambda line: None,
+            calibrate=Samples([image], LABELS),
         )  # fmt: skip
     return vlrt.load(folder / "bundle", device="cpu"), Theirs(root)
 
@@ -393,8 +394,8 @@ def full(request, data, tmp_path_factory):
     del theirs
     gc.collect()
     pipeline.export(
-        str(folder / "snapshot"), folder / "bundle", precisions=precisions, images=images[:1],
-        texts=TEXTS, say=print,
+        str(folder / "snapshot"), folder / "bundle", precisions=precisions, say=print,
+        calibrate=Samples(images[:1], TEXTS),
     )  # fmt: skip
     yield folder / "bundle", sources, expected
     shutil.rmtree(folder)

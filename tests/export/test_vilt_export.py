@@ -1,5 +1,7 @@
 """Exporting ViLT: what is written for each task, sampled, counted and refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from checkpoints import (
     VILT_TASKS,
     edit_json,
     read_json,
+    word_pieces,
     write_json,
     write_vilt_checkpoint,
 )
@@ -18,6 +21,8 @@ import vlrt
 from vlrt import cli
 from vlrt.bundle import MANIFEST, SETTINGS_FILES, graph_file
 from vlrt.errors import BundleError, ExportError
+from vlrt.files import read_settings
+from vlrt.text import Tokenizer
 
 pytest.importorskip("safetensors")
 
@@ -26,6 +31,7 @@ from safetensors.numpy import load_file, save_file
 from vlrt_export import pipeline, reference, samples, vilt
 from vlrt_export.checkpoint import Checkpoint
 from vlrt_export.precision import PRECISIONS, Recipe
+from vlrt_export.samples import Samples
 from vlrt_export.transformer import samples_at_once
 
 QUESTION, RETRIEVAL, PAIR, WORDS = VILT_TASKS
@@ -41,7 +47,7 @@ TEXTS = ["a red cat?", "the dog", "of a thing"]
 
 
 def export(source, out, *precisions, **options):
-    options = {"images": PICTURES, "texts": TEXTS, "say": lambda line: None} | options
+    options = {"calibrate": Samples(PICTURES, TEXTS), "say": lambda line: None} | options
     return pipeline.export(str(source), out, precisions=precisions or ("fp32",), **options)
 
 
@@ -64,7 +70,7 @@ def test_every_task_is_exported_and_proved(tmp_path, root, capsys):
     pytest.importorskip("transformers")
     (root / "tokenizer.json").unlink(missing_ok=True)  # as on the hub
     lines = []
-    report = export(root, tmp_path / "out", *PRECISIONS, images=None, texts=None, say=lines.append)
+    report = export(root, tmp_path / "out", *PRECISIONS, calibrate=(), say=lines.append)
     assert (report.written, report.refused, report.verified) == (list(PRECISIONS), {}, True)
     name = read_json(root / "config.json")["architectures"][0]
     assert lines[0].endswith(f"{48 if name == PAIR else 24} pictures, 24 texts")
@@ -80,6 +86,7 @@ def test_every_task_is_exported_and_proved(tmp_path, root, capsys):
         assert manifest["quality"][precision]["compared"] >= 24
         assert manifest["quality"][precision]["pairs"] == 24
     graphs = {graph_file("model", precision) for precision in PRECISIONS}
+    graphs |= {graph_file("model", precision, portable=True) for precision in ("fp32", "fp16")}
     assert {f"onnx/{path.name}" for path in (tmp_path / "out" / "onnx").iterdir()} == graphs
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {MANIFEST, *SETTINGS_FILES}
     assert cli.main(["info", str(tmp_path / "out")]) == 0
@@ -240,15 +247,42 @@ THEIRS = [[3, 1, 0], [1, 1.3, 0], [0, 0, 9]]
     ],
 )
 @pytest.mark.parametrize("words", [False, True])
-def test_the_best_answer_is_the_same(logits, agreement, same, words):
+def test_the_best_answer_is_the_same(logits, agreement, same, words, masks):
     ours, theirs = (np.array(rows, np.float32) for rows in (logits, THEIRS))
-    if words:
-        ours, theirs = ours[None], theirs[None]
-    counted = vilt.quality({"logits": ours}, {"logits": theirs}, {})
+    inputs = {}
+    if words:  # the others are wrong, and nobody reads them
+        ids = np.array([[2, masks.mask, 9, 3], [2, masks.mask, masks.mask, 3]])
+        inputs = {"model": {"input_ids": ids}}
+        ours, theirs = (at_masks(ids == masks.mask, rows) for rows in (ours, theirs))
+        ours[ids != masks.mask] *= -1
+    counted = vilt.quality({"logits": ours}, {"logits": theirs}, {}, inputs, masks.tokenizer)
     assert counted["agreement"] == pytest.approx(agreement)
     assert counted["top1_agreement"] == pytest.approx(same)
     assert (counted["compared"], counted["labels"]) == (3, 3)
-    assert counted["pairs"] == (1 if words else 3)
+    assert counted["pairs"] == (2 if words else 3)
+
+
+def test_without_a_mask_there_is_nothing_to_compare(masks):
+    one = {"logits": np.ones((1, 3, 4), np.float32)}
+    inputs = {"model": {"input_ids": np.array([[2, 9, 3]])}}
+    counted = vilt.quality(one, one, {}, inputs, masks.tokenizer)
+    assert (counted["agreement"], counted["compared"]) == (None, 0)
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """A tokenizer and the id of its mask token."""
+    mask = word_pieces(tmp_path)["[MASK]"]
+    settings = read_settings(tmp_path, "tokenizer_config.json")
+    tokenizer = Tokenizer(tmp_path / "tokenizer.json", settings, MAX_TOKENS)
+    return SimpleNamespace(tokenizer=tokenizer, mask=mask)
+
+
+def at_masks(masked, rows):
+    """Logits of every token, those of `rows` at the masks and others elsewhere."""
+    logits = np.broadcast_to(np.array([5, 1, 0], np.float32), (*masked.shape, 3)).copy()
+    logits[masked] = rows
+    return logits
 
 
 @pytest.mark.parametrize(
@@ -262,13 +296,13 @@ def test_the_best_answer_is_the_same(logits, agreement, same, words):
 )
 def test_pairs_keep_their_order(logits, agreement, compared):
     ours, theirs = (np.array(row, np.float32)[:, None] for row in (logits, [0, 0.2, 3]))
-    counted = vilt.quality({"logits": ours}, {"logits": theirs}, {})
+    counted = vilt.quality({"logits": ours}, {"logits": theirs}, {}, {}, None)
     assert (counted["agreement"], counted["compared"]) == (agreement, compared)
 
 
 def test_one_pair_alone_has_no_order():
     one = {"logits": np.ones((1, 1), np.float32)}
-    assert vilt.quality(one, one, {})["agreement"] is None
+    assert vilt.quality(one, one, {}, {}, None)["agreement"] is None
 
 
 # --- what is refused ------------------------------------------------------------------------------

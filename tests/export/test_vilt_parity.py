@@ -20,6 +20,7 @@ pytest.importorskip("onnx")
 from vlrt_export import pipeline, reference, vilt  # noqa: E402
 from vlrt_export.checkpoint import Checkpoint  # noqa: E402
 from vlrt_export.precision import Recipe  # noqa: E402
+from vlrt_export.samples import Samples  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -255,7 +256,7 @@ class Theirs:
 def export(root, out, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "missing", lambda: ["torch"])
-        some = {"images": [picture("RGB", (50, 40))], "texts": ["a cat"]}
+        some = {"calibrate": Samples([picture("RGB", (50, 40))], ["a cat"])}
         pipeline.export(
             str(root), out, precisions=["fp32"], say=lambda line: None, **some | options
         )
@@ -337,7 +338,7 @@ def full(data, tmp_path_factory):
     (folder / "weights" / "model.safetensors").rename(root / "model.safetensors")
     images = [picture("RGB", size) for size in SIZES_WH]
     report = pipeline.export(
-        str(root), folder / "bundle", images=images, texts=QUESTIONS, say=print
+        str(root), folder / "bundle", calibrate=Samples(images, QUESTIONS), say=print
     )
     yield folder / "bundle", root, report
     shutil.rmtree(folder)

@@ -1,0 +1,61 @@
+"""Samples to what the graphs take of them, by the runtime's own preprocessing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlrt.files import read_settings
+from vlrt.text import Tokenizer, token_limit
+
+Arrays = dict[str, NDArray[Any]]
+_Pair = tuple[Sequence[Image.Image], Sequence[str]]
+
+
+class Preparation:
+    """What stands in front of a checkpoint's graphs.
+
+    Args:
+        family: the export module of its family.
+        runtime: the runtime's.
+        root: a directory with the settings files of a bundle.
+    """
+
+    def __init__(self, family: Any, runtime: Any, root: Path) -> None:
+        self._family = family
+        self._processor = runtime.image_processor(read_settings(root, "preprocessor_config.json"))
+        settings = read_settings(root, "tokenizer_config.json")
+        limit = token_limit(settings, read_settings(root, "config.json"))
+        self.tokenizer = Tokenizer(root / "tokenizer.json", settings, limit)
+
+    def inputs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Arrays]:
+        """What each component takes of pictures and texts."""
+        made = self.tokenizer.pad(self.tokenizer.ids(list(texts), truncate=True))
+        given: dict[str, Arrays] = self._family.inputs(made | self._processor.inputs(images))
+        return given
+
+    def one_by_one(
+        self, images: Sequence[Image.Image], texts: Sequence[str]
+    ) -> dict[str, list[Arrays]]:
+        """What each component takes of samples, each by itself: none is padded to another's size.
+
+        Args:
+            images, texts: one or more, as the family's `samples` gives them: where a component
+                takes both, they are pairs, of as many pictures with each text.
+        """
+        each = max(1, len(images) // len(texts))
+        pairs: list[_Pair] = [
+            (images[number * each : (number + 1) * each], [text])
+            for number, text in enumerate(texts)
+        ]
+        found = {}
+        for component, taken in self.inputs(*pairs[0]).items():
+            alone = pairs
+            if "pixel_values" not in taken:
+                alone = [(images[:each], [text]) for text in texts]
+            elif "input_ids" not in taken:
+                alone = [([image], texts[:1]) for image in images]
+            found[component] = [self.inputs(*pair)[component] for pair in alone]
+        return found

@@ -1,0 +1,247 @@
+"""How a variant is built: the family's recipe, calibrated, and what to try when it is refused."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from vlrt import __version__
+from vlrt.session import Session
+
+from . import verify
+from .checkpoint import Checkpoint
+from .graph import Graph
+from .precision import FP16_LIMIT, WEIGHT_ONLY, Channels, Recipe
+
+# From this size on, weights go into a file of their own, which ONNX Runtime maps instead of
+# copying: the graph loads faster and peaks lower. (A protobuf also ends at 2 GiB.)
+EXTERNAL_DATA_BYTES = 16_000_000
+# What a refused variant leaves in fp32, one try after the other: so much of its layers, those that
+# hurt most first. Beyond a quarter it is hardly faster than fp32 any more.
+SHARES_KEPT = (1 / 16, 1 / 8, 1 / 4)
+# Samples that tell the layers of a refused variant apart.
+_TELLING = 4
+_NAMED = 5  # of the layers that hurt most
+
+Arrays = Mapping[str, NDArray[Any]]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What it takes to build the graphs of one checkpoint and to try them.
+
+    Attributes:
+        family: the export module of its family.
+        checkpoint: where the weights come from.
+        scratch: a directory for graphs that are not kept.
+        open: loads a graph.
+        say: takes a line of progress.
+    """
+
+    family: Any
+    checkpoint: Checkpoint
+    scratch: Path
+    open: Callable[[Path], Session]
+    say: Say
+
+    def build(self, component: str, recipe: Recipe) -> Graph:
+        """The graph of a component."""
+        graph: Graph = self.family.build(self.checkpoint, component, recipe)
+        return graph
+
+    def run(
+        self, model: onnx.ModelProto, parts: Iterable[Arrays]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Run a graph that is not kept; gives the outputs of each run."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
+            path = Path(scratch) / "graph.onnx"
+            save(model, path)
+            session = self.open(path)
+            for part in parts:
+                yield session.run(part)
+
+    def outputs(
+        self, component: str, recipe: Recipe, inputs: Arrays, size: int
+    ) -> dict[str, NDArray[Any]]:
+        """What the graph of a recipe gives for all samples."""
+        model = self.build(component, recipe).model(producer())
+        return verify.joined(list(self.run(model, verify.slices(inputs, size))))
+
+    def recipe(
+        self,
+        component: str,
+        precision: str,
+        *,
+        weight_bits: int,
+        inputs: Arrays,
+        samples: Sequence[Arrays],
+    ) -> Recipe:
+        """What to try first for a variant.
+
+        Args:
+            component: one of the family's.
+            precision: of the variant.
+            weight_bits: of int8 weights.
+            inputs: the component's, to verify on.
+            samples: single ones, not padded, to take int8 scales from; none for dynamic ones.
+
+        Returns:
+            The family's recipe; for fp16 one that leaves alone what would overflow, for int8 with
+            the scales of the samples, if there are any.
+        """
+        kept: Mapping[str, frozenset[str]] = self.family.KEEP_FP32
+        # Where int8 activations would hurt, small weights might: what is left alone is little.
+        like = "int8" if precision in WEIGHT_ONLY else precision
+        recipe = Recipe(precision, kept.get(like, frozenset()), weight_bits=weight_bits)
+        if precision == "fp16":
+            return recipe.keeping(self._near_overflow(component, recipe, inputs))
+        if precision == "int8" and samples:
+            taken, _ = self.channels(component, samples)
+            return replace(recipe, calibration=taken)
+        return recipe
+
+    def channels(
+        self, component: str, samples: Iterable[Arrays]
+    ) -> tuple[dict[str, Channels], dict[str, Channels]]:
+        """What the linear layers of a component take of samples, and what they give, in fp32."""
+        model = self.build(component, Recipe("fp32")).model(producer(), taps=True)
+        taken: dict[str, Channels] = {}
+        given: dict[str, Channels] = {}
+        for outputs in self.run(model, samples):
+            for end, found in (("in", taken), ("out", given)):
+                low, high = (_tapped(outputs, f"{end}:{kind}:") for kind in ("low", "high"))
+                for layer in low:
+                    seen = Channels(low[layer], high[layer])
+                    found[layer] = seen.joined(found.get(layer, seen))
+        return taken, given
+
+    def _near_overflow(self, component: str, recipe: Recipe, inputs: Arrays) -> frozenset[str]:
+        """The layers that come near fp16's limit.
+
+        What a layer takes counts as well as what it gives: the CPU computes fp16 in fp32 and would
+        not show it, but on a GPU a layer overflows on an input that the layer before it, left in
+        fp32, may well give.
+        """
+        # One sample at a time: every layer's values are kept until the taps have seen them.
+        alone = verify.slices(inputs, size=1)
+        loud = frozenset(
+            layer
+            for ends in self.channels(component, alone)
+            for layer, seen in ends.items()
+            if recipe.of(layer) == "fp16" and seen.peaks.max() > FP16_LIMIT
+        )
+        if loud:
+            self.say(f"  {component}: left in fp32, near fp16's limit: {', '.join(sorted(loud))}")
+        return loud
+
+    def harm(
+        self, component: str, recipe: Recipe, inputs: Arrays, expected: Arrays
+    ) -> dict[str, float]:
+        """How much each layer of a variant hurts: the error with this one alone as the recipe says.
+
+        Args:
+            component: one of the family's.
+            recipe: of the variant.
+            inputs, expected: the component's samples, and what the reference makes of them; the
+                first few are looked at.
+
+        Returns:
+            Layer or table -> the error of the output that suffers most, as a share of its size.
+        """
+        few = {name: array[:_TELLING] for name, array in inputs.items()}
+        wanted = {name: array[:_TELLING] for name, array in expected.items()}
+        names = self.build(component, recipe).weights
+        found = {}
+        for name in names:
+            if recipe.of(name) != recipe.precision:
+                continue
+            alone = recipe.keeping(frozenset(names) - {name})
+            outputs = self.outputs(component, alone, few, size=1)
+            errors = [_share(outputs[output], wanted[output]) for output in wanted]
+            found[name] = float(np.nan_to_num(np.max(errors), nan=np.inf))
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def next_recipes(
+        self, component: str, recipe: Recipe, harm: Mapping[str, float]
+    ) -> Iterator[Recipe]:
+        """What to try when a variant was refused, the fastest first.
+
+        Args:
+            component: one of the family's.
+            recipe: the one that was refused.
+            harm: of its layers, the worst first.
+
+        Yields:
+            Of calibrated int8, the recipe with those of the worst layers smoothed whose input no
+            layer before them can smooth; then in any precision recipes that leave more and more of
+            the worst layers in fp32.
+        """
+        if recipe.calibration is not None:
+            rough = self.build(component, recipe).unsmoothed
+            recipe = replace(recipe, smoothed=rough & _worst(harm, SHARES_KEPT[-1]))
+            if recipe.smoothed:
+                yield recipe
+        for share in SHARES_KEPT:
+            yield recipe.keeping(_worst(harm, share))
+
+
+def _worst(harm: Mapping[str, float], share: float) -> frozenset[str]:
+    """So much of the layers, at least one, those that hurt most."""
+    return frozenset(list(harm)[: max(1, round(len(harm) * share))])
+
+
+def worst_layers(harm: Mapping[str, float]) -> str:
+    """The layers that hurt most, in words."""
+    named = list(harm.items())[:_NAMED]
+    return ", ".join(f"{layer} ({error:.2%})" for layer, error in named)
+
+
+def producer() -> str:
+    """Who made a graph, for its file."""
+    return f"vlrt {__version__}"
+
+
+def save(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Write a graph; returns its file names, the graph's first."""
+    if model.ByteSize() < EXTERNAL_DATA_BYTES:
+        onnx.save_model(model, path)
+        return [path.name]
+    data = f"{path.name}_data"
+    onnx.save_model(model, path, save_as_external_data=True, location=data)
+    path.with_name(data).chmod(path.stat().st_mode)  # onnx makes it readable by its owner alone
+    return [path.name, data]
+
+
+def save_beside(model: onnx.ModelProto, path: Path, other: Path) -> list[str]:
+    """Write a graph that has the weights of another, which is there; returns its file names.
+
+    What the other keeps in a file of its own, it shares.
+    """
+    saved = onnx.load(other, load_external_data=False).graph.initializer
+    kept = {tensor.name: tensor for tensor in saved if tensor.external_data}
+    for tensor in model.graph.initializer:
+        if tensor.name in kept:
+            tensor.CopyFrom(kept[tensor.name])
+    onnx.save_model(model, path)
+    return [path.name, f"{other.name}_data"] if kept else [path.name]
+
+
+def _tapped(outputs: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
+    """The outputs whose names begin with a prefix, by what follows it."""
+    return {
+        name.removeprefix(prefix): values
+        for name, values in outputs.items()
+        if name.startswith(prefix)
+    }
+
+
+def _share(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The length of an error, as a share of what it is an error of."""
+    size = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(found - expected)) / (size or 1.0)

@@ -1,0 +1,334 @@
+"""One export: build every variant, prove it, judge it, and try again what does not pass."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlrt import __version__, bundle, hardware
+from vlrt.describe import largest_error, lowest_cosine
+from vlrt.errors import GateError
+from vlrt.files import read_settings
+from vlrt.load import import_family
+from vlrt.session import Session, engine, place, products_saturate
+
+from . import accuracy, gates, reference, verify
+from .checkpoint import Checkpoint
+from .precision import PORTABLE, Recipe
+from .preparation import Preparation
+from .recipes import Workshop, producer, save, save_beside, worst_layers
+from .samples import Samples
+
+Arrays = dict[str, NDArray[Any]]
+Say = Callable[[str], None]
+
+
+@dataclass
+class Report:
+    """What an export did.
+
+    Attributes:
+        path: the bundle.
+        written: the precisions in it.
+        refused: precision -> why it was not written.
+        verified: whether PyTorch was there to compare with.
+    """
+
+    path: Path
+    written: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    verified: bool = True
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller wants of the variants.
+
+    Attributes:
+        quality: one of `gates.QUALITIES`.
+        weight_bits: of int8 weights.
+    """
+
+    quality: str
+    weight_bits: int
+
+
+class Run:
+    """One export under way.
+
+    Args:
+        checkpoint: what is exported.
+        family: its module in `export`.
+        root: the bundle's directory, with an empty directory `onnx`.
+        given: to verify on, and to take scales from.
+        options: see `Options`.
+        say: takes a line of progress.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        family: Any,
+        root: Path,
+        given: Samples,
+        options: Options,
+        say: Say,
+    ) -> None:
+        self.checkpoint, self.family, self.root, self.say = checkpoint, family, root, say
+        self.given, self.options = given, options
+        checkpoint.write_settings(root)
+        self.runtime = import_family(checkpoint.model_type)
+        self.task: str = self.runtime.task(read_settings(root, "config.json"))
+        family.check(checkpoint)
+        self.values: dict[str, float] = family.values(checkpoint)
+        self.at_once: int = family.at_once(checkpoint.config)
+        self.threads = hardware.available_cpus()
+        self.workshop = Workshop(family, checkpoint, root.parent, self._open, say)
+        prepare = Preparation(family, self.runtime, root)
+        self.tokenizer = prepare.tokenizer
+        images, texts = family.samples(checkpoint, given.images, given.texts)
+        self.inputs = prepare.inputs(images, texts)
+        # Alone, a sample is not padded to the size of others: this is what is timed.
+        self.single = prepare.inputs(*family.samples(checkpoint, images[:1], texts[:1]))
+        self.calibration: dict[str, list[Arrays]] = {component: [] for component in self.inputs}
+        if given.calibration_images:
+            more = family.samples(checkpoint, given.calibration_images, given.calibration_texts)
+            self.calibration = {
+                component: alone if given.own & set(self.inputs[component]) else []
+                for component, alone in prepare.one_by_one(*more).items()
+            }
+        self.expected: dict[str, Arrays] = {}
+        self.components: dict[str, dict[str, Any]] = {name: {} for name in family.COMPONENTS}
+        self.quality: dict[str, dict[str, Any]] = {}
+        self.missing = reference.missing()
+        if self.missing:
+            self._compare_with_own_fp32()
+        else:
+            self._ask_reference(images, texts)
+        self.accuracy = self._reference_accuracy()
+
+    def _ask_reference(self, images: list[Image.Image], texts: list[str]) -> None:
+        self.say(
+            f"verifying against PyTorch on {self.given.source}: {len(images)} pictures, "
+            f"{len(texts)} texts"
+        )
+        torch_model = self.family.Reference(self.checkpoint, self.at_once)
+        made = self.family.inputs(torch_model.process(images) | torch_model.tokenize(texts))
+        for component, named in self.inputs.items():
+            for name, array in named.items():
+                theirs = made[component][name]
+                allowed = self.family.PIXELS_ABS if name == "pixel_values" else 0
+                same_shape = theirs.shape == array.shape
+                if not same_shape or not np.abs(theirs - array).max() <= allowed:
+                    raise GateError(
+                        f"{component}: transformers makes other {name} of the samples than vlrt "
+                        "does from the checkpoint's own settings"
+                    )
+            self.expected[component] = torch_model.run(component, named)
+
+    def _compare_with_own_fp32(self) -> None:
+        self.say(
+            f"WARNING: {', '.join(self.missing)} not installed: NOTHING is compared with PyTorch. "
+            "Variants are compared with this export's own fp32 graph; the manifest says so. "
+            'Install what verifies: pip install "vlrt[export]"'
+        )
+        for component, inputs in self.inputs.items():
+            size = verify.slice_size(inputs, self.at_once)
+            self.expected[component] = self.workshop.outputs(
+                component, Recipe("fp32"), inputs, size
+            )
+
+    def _reference_accuracy(self) -> float | None:
+        """How often PyTorch is right about the demonstration's scenes, if these are the samples."""
+        calibrated = self.given.drawn and self.given.calibration_images
+        if self.missing or not calibrated or accuracy.counted(self.checkpoint) is None:
+            return None
+        return accuracy.reference(self.checkpoint)
+
+    def all(self, precisions: Sequence[str]) -> Report:
+        """Make and judge every variant, and write the manifest."""
+        report = Report(self.root, verified=not self.missing)
+        for precision in precisions:
+            self.say(f"{precision}: building and comparing")
+            whys = self._variant(precision)
+            if whys:
+                report.refused[precision] = whys
+                for why in whys:
+                    self.say(f"{precision} REFUSED: {why}")
+                continue
+            report.written.append(precision)
+        if report.written:
+            bundle.write_manifest(self.root, self._manifest(report))
+        return report
+
+    def _variant(self, precision: str) -> list[str]:
+        """Write a variant by the first recipe that passes; why it is refused if none does."""
+        recipes = {
+            component: self.workshop.recipe(
+                component,
+                precision,
+                weight_bits=self.options.weight_bits,
+                inputs=inputs,
+                samples=self.calibration[component],
+            )
+            for component, inputs in self.inputs.items()
+        }
+        whys = self._try(precision, recipes)
+        if not whys or precision == "fp32":
+            return whys
+        return self._try_further(precision, recipes, whys)
+
+    def _try_further(
+        self, precision: str, recipes: dict[str, Recipe], whys: list[str]
+    ) -> list[str]:
+        """Write a variant that was refused by the next recipe that passes.
+
+        Only components that are not exact enough themselves are built otherwise; all of them, if it
+        is only together that they fail.
+        """
+        harm: dict[str, dict[str, float]] = {}
+        ladders: dict[str, Iterator[Recipe]] = {}
+        told: list[str] = []
+        while whys:
+            self.say(f"  not yet: {'; '.join(whys)}")
+            failing = [c for c in recipes if any(why.startswith(f"{c}, ") for why in whys)]
+            for component in failing or recipes:
+                if component not in harm:
+                    harm[component] = self.workshop.harm(
+                        component,
+                        recipes[component],
+                        self.inputs[component],
+                        self.expected[component],
+                    )
+                    told.append(
+                        f"{component}: the layers that hurt most, each alone: "
+                        + worst_layers(harm[component])
+                    )
+                    self.say(f"  {told[-1]}")
+                    ladders[component] = self.workshop.next_recipes(
+                        component, recipes[component], harm[component]
+                    )
+                following = next(ladders[component], None)
+                if following is None:
+                    return whys + told
+                recipes[component] = following
+                self.say(f"  {component}: next, {following.difference()}")
+            whys = self._try(precision, recipes)
+        for component, errors in harm.items():
+            self.components[component][precision]["sensitivity"] = errors
+        return []
+
+    def _try(self, precision: str, recipes: Mapping[str, Recipe]) -> list[str]:
+        """Build a variant, and keep it if it passes; otherwise, why it does not."""
+        outputs: Arrays = {}
+        made: dict[str, dict[str, Any]] = {}
+        for component, recipe in recipes.items():
+            found, made[component] = self._write(component, precision, recipe)
+            outputs |= found
+        expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
+        quality = self.family.quality(outputs, expected, self.values, self.inputs, self.tokenizer)
+        if self.accuracy is not None:
+            reached = accuracy.variant(self.root, precision, self.values)
+            of = accuracy.counted(self.checkpoint)
+            quality["accuracy"] = {"reference": self.accuracy, "variant": reached, "of": of}
+            self.say(f"  {of}: {reached:.1%}, PyTorch {self.accuracy:.1%}")
+        gate = gates.gate(self.task, precision, self.options.quality)
+        portable = {f"{c}, portable": e["portable"] for c, e in made.items() if "portable" in e}
+        whys = gates.complaints(gate, {**made, **portable}, quality)
+        for component, entry in made.items():
+            if whys:
+                for file in {*entry["files"], *entry.get("portable", {}).get("files", ())}:
+                    (self.root / file).unlink()
+            else:
+                self.components[component][precision] = entry
+        if not whys:
+            self.quality[precision] = quality
+        return whys
+
+    def _write(
+        self, component: str, precision: str, recipe: Recipe
+    ) -> tuple[Arrays, dict[str, Any]]:
+        """Write a component's graph; what it gives, and its entry in the manifest."""
+        path = self.root / bundle.graph_file(component, precision)
+        files = save(self.workshop.build(component, recipe).model(producer()), path)
+        found, proof = self._prove(component, path, files)
+        entry = {
+            **proof,
+            "recipe": recipe.describe(),
+            "speed": verify.speed(self._open(path), self.single[component], self.threads, "cpu"),
+        }
+        if precision in PORTABLE:
+            beside = self.root / bundle.graph_file(component, precision, portable=True)
+            plain = self.workshop.build(component, replace(recipe, portable=True))
+            shared = save_beside(plain.model(producer()), beside, path)
+            entry["portable"] = self._prove(component, beside, shared)[1]
+        size = sum((path.parent / file).stat().st_size for file in files)
+        self.say(
+            f"  onnx/{path.name}: {size / 1e6:.1f} MB, lowest cosine "
+            f"{lowest_cosine(entry['parity'])}, largest error "
+            f"{largest_error(entry['parity']):.1e}, {entry['speed']['median_ms']:.1f} ms"
+        )
+        return found, entry
+
+    def _prove(self, component: str, path: Path, files: list[str]) -> tuple[Arrays, dict[str, Any]]:
+        """What a graph gives for the samples, and how that compares."""
+        inputs = self.inputs[component]
+        size = verify.slice_size(inputs, self.at_once)
+        found, repeatable = verify.run_twice(self._open(path), inputs, size)
+        return found, {
+            "files": [f"onnx/{file}" for file in files],
+            "parity": verify.parity(found, self.expected[component]),
+            "repeatable": repeatable,
+        }
+
+    def _open(self, path: Path) -> Session:
+        exact = self.options.weight_bits > 7 and products_saturate()
+        return Session(path, place("cpu"), threads=self.threads, exact_products=exact)
+
+    def _manifest(self, report: Report) -> dict[str, Any]:
+        allowed = self.family.PIXELS_ABS
+        pixels = f"within {allowed:g}" if allowed else "bit-exact"
+        against = "nothing: PyTorch was not installed; parity is with this export's own fp32 graph"
+        return {
+            "vlrt_version": __version__,
+            "family": self.checkpoint.model_type,
+            "task": self.task,
+            "source": {
+                "repository": self.checkpoint.name if self.checkpoint.revision else None,
+                "directory": None if self.checkpoint.revision else self.checkpoint.root.name,
+                "revision": self.checkpoint.revision,
+                "weights_sha256": self.checkpoint.weights_sha256,
+            },
+            "values": self.values,
+            "verified": {
+                "against": against if self.missing else "PyTorch fp32, eager",
+                "pixel_values": None if self.missing else pixels,
+                "input_ids": None if self.missing else "bit-exact",
+                "versions": {
+                    "onnxruntime": engine().__version__,
+                    "onnx": onnx.__version__,
+                    "numpy": version("numpy"),
+                    **({} if self.missing else reference.versions()),
+                },
+                "machine": hardware.describe(),
+                "on": self.given.source,
+                "held_out": self.given.held_out,
+                "quality": self.options.quality,
+            },
+            "components": {
+                component: {
+                    "inputs": list(self.inputs[component]),
+                    "outputs": list(self.expected[component]),
+                    "variants": variants,
+                }
+                for component, variants in self.components.items()
+            },
+            "quality": self.quality,
+            "refused": report.refused,
+        }
