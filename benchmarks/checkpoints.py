@@ -6,6 +6,7 @@ Weights from a seed show size, speed and memory as the real ones do, and say not
 import math
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,23 +21,27 @@ from transformers import (
 from vlrt_export.pipeline import export
 
 
-def make_seeded(snapshot: Path, root: Path, *precisions: str) -> tuple[Path, Path]:
+def make_seeded(
+    snapshot: Path, root: Path, *precisions: str, calibrate: Sequence[str] = ()
+) -> tuple[Path, Path]:
     """A seeded checkpoint, kept for the next time, and its bundle, always made anew.
 
     Args:
         snapshot: a hub snapshot without weights: config, image settings, vocabulary.
         root: where to keep both.
-        precisions: as `vlrt export` takes them.
+        precisions, calibrate: as `vlrt export` takes them.
 
     Returns:
         The checkpoint's and the bundle's directory.
     """
-    checkpoint, bundle = seeded_checkpoint(snapshot, root), root / f"bundle-{'-'.join(precisions)}"
+    checkpoint = seeded_checkpoint(snapshot, root)
+    bundle = root / "-".join(["bundle", *precisions, *(["calibrated"] if calibrate else [])])
     export(
         str(checkpoint),
         bundle,
         precisions=precisions,
         overwrite=True,
+        calibrate=calibrate,
         say=lambda line: print(line, file=sys.stderr),
     )
     return checkpoint, bundle

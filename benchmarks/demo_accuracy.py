@@ -11,7 +11,8 @@ Scenes are drawn afresh, and pairs that training never showed are counted apart.
 - ViLT: right answers to 200 questions of each of five kinds, each about a scene of its own; beside
   who has heard 10,000 such questions with their answers, and looks at no picture.
 
-PyTorch runs with transformers' own image processors and tokenizers.
+PyTorch runs with transformers' own image processors and tokenizers. int8 has the scales of other
+drawn scenes (`vlrt export --calibrate drawn`).
 """
 
 import argparse
@@ -22,10 +23,12 @@ from pathlib import Path
 
 import vlrt
 from vlrt.bundle import open_bundle
-from vlrt.session import available_cpus
+from vlrt.hardware import available_cpus
 from vlrt_export.demo.evaluate import SEED
 from vlrt_export.demo.train import family_of
 from vlrt_export.pipeline import export
+from vlrt_export.precision import PRECISIONS
+from vlrt_export.samples import DRAWN
 
 from . import common
 
@@ -56,7 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="vlrt-accuracy-") as scratch:
         bundle = args.bundle or Path(scratch, "bundle")
         if args.bundle is None:
-            export(str(args.checkpoint), bundle, say=lambda line: print(line, file=sys.stderr))
+            export(
+                str(args.checkpoint),
+                bundle,
+                precisions=PRECISIONS,
+                calibrate=[DRAWN],
+                say=lambda line: print(line, file=sys.stderr),
+            )
         for precision in open_bundle(bundle).precisions:
             model = vlrt.load(bundle, precision=precision, device="cpu")
             found[f"vlrt {precision}"] = family.evaluate_model(model, amount, args.seed)

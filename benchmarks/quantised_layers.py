@@ -21,7 +21,7 @@ from PIL import Image
 
 import vlrt
 from vlrt.bundle import graph_file
-from vlrt.session import available_cpus
+from vlrt.hardware import available_cpus
 from vlrt_export import owlvit
 from vlrt_export.checkpoint import Checkpoint, open_checkpoint
 from vlrt_export.demo.detection_accuracy import LABELS, fresh_scenes
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model = load_with(checkpoint, recipe, Path(scratch) / str(number))
             found = outputs(model, images)
             expected = expected or found
-            quality = owlvit.quality(found, expected, {})
+            quality = owlvit.quality(found, expected, {}, {}, None)
             table = evaluate_model(model, args.scenes, args.seed)
             results[name] = {"accuracy": table, "quality": quality}
             shares = [table[group][kind] for group in table for kind in ("mAP50", "mAP")]
