@@ -28,22 +28,31 @@ class Graph(Products):
     """A graph of transformer blocks."""
 
     def activation(self, value: str, kind: str) -> str:
-        """`quick_gelu` or `gelu`, each one operator.
+        """`quick_gelu` or `gelu`, each one operator where they may be.
 
         Raises:
             ExportError: another activation.
         """
-        if kind == "quick_gelu" and self.recipe.portable:
-            slope = self.floats(
-                np.array(_QUICK_GELU, np.float32), "quick_gelu", self.type_of(value)
-            )
-            gate = self.op("Sigmoid", self.op("Mul", value, slope))
-            return str(self.op("Mul", value, gate))
+        if kind not in ("quick_gelu", "gelu"):
+            raise ExportError(f"hidden_act is {kind!r}; valid: quick_gelu, gelu")
+        if self.recipe.portable:
+            return self._plain_activation(value, kind)
         if kind == "quick_gelu":
             return str(self.op("QuickGelu", value, domain=CONTRIB, alpha=_QUICK_GELU))
-        if kind == "gelu":
-            return str(self.op("Gelu", value))
-        raise ExportError(f"hidden_act is {kind!r}; valid: quick_gelu, gelu")
+        return str(self.op("Gelu", value))
+
+    def _plain_activation(self, value: str, kind: str) -> str:
+        """The same in operators that every engine has."""
+
+        def number(what: float, name: str) -> str:
+            return self.floats(np.array(what, np.float32), name, self.type_of(value))
+
+        if kind == "quick_gelu":
+            slope = number(_QUICK_GELU, "quick_gelu")
+            return str(self.op("Mul", value, self.op("Sigmoid", self.op("Mul", value, slope))))
+        error = self.op("Erf", self.op("Mul", value, number(0.5**0.5, "root_half")))
+        share = self.op("Mul", self.op("Add", error, number(1, "one_more")), number(0.5, "half"))
+        return str(self.op("Mul", value, share))
 
     def attention(
         self,

@@ -120,7 +120,7 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
 def mlp_head(graph: Graph, value: str, name: str) -> str:
     """Three linear layers with GELU between them: [B, P, D] -> [B, P, N]."""
     for number in (0, 1):
-        value = graph.op("Gelu", graph.linear(value, f"{name}.dense{number}"))
+        value = graph.activation(graph.linear(value, f"{name}.dense{number}"), "gelu")
     return graph.linear(value, f"{name}.dense2")
 
 

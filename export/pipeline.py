@@ -7,6 +7,7 @@ and what goes into them (COMPONENTS, `inputs`, `build`, `values`), what a precis
 """
 
 import importlib
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def export(
     precisions: Sequence[str] = DEFAULT_PRECISIONS,
     revision: str | None = None,
     overwrite: bool = False,
-    calibrate: Samples | Sequence[str] = (),
+    calibrate: Samples | Sequence[str | os.PathLike[str]] = (),
     quality: str = "speed",
     reduce_range: bool = False,
     say: Say = print,
@@ -40,9 +41,9 @@ def export(
     """Turn a checkpoint into a bundle.
 
     Every variant is compared with PyTorch on pictures and texts and is written only if it passes
-    its gate (`gates.GATES`). One that does not is built again with the layers that hurt most left
-    in fp32, more of them each time, before it is refused. Nothing appears at `out` before all is
-    done.
+    its gate (`gates.GATES`). One that does not is built again with the layers that hurt most
+    smoothed or left in fp32, more of them each time, before it is refused. Nothing appears at `out`
+    before all is done.
 
     Args:
         source: a local snapshot in the hub's layout, or `owner/name` on the hub.
@@ -51,15 +52,18 @@ def export(
         revision: branch, tag or commit on the hub.
         overwrite: replace a bundle that is already at `out`.
         calibrate: samples to take the scales of int8 from and to verify on: directories of
-            pictures, files with a text a line, or "drawn" (see `samples.read`). Without any, scales
-            are those of each batch, and drawn scenes serve to verify.
+            pictures, files with a text a line, or "drawn" (see `samples.read`); or `Samples`, which
+            may be for verifying alone. Without any, scales are those of each batch, and drawn
+            scenes serve to verify.
         quality: "speed" for the fastest variants that pass their gates, "accuracy" for gates that
             allow half of the errors.
         reduce_range: int8 weights of 7 bits, which x86 CPUs without VNNI multiply fast and right.
         say: takes a line of progress.
 
     Raises:
-        ExportError: the checkpoint cannot be read, or `out` exists.
+        OptionError: an argument is outside its valid choices.
+        ExportError: the checkpoint or the samples cannot be read, or `out` exists.
+        ExtraMissingError: what counts right answers is not installed.
         GateError: no variant passed, or transformers makes other pixels or token ids.
         UnknownFamilyError: no family serves its model type.
     """
@@ -67,8 +71,9 @@ def export(
         Recipe(precision)  # raises, naming the valid ones
     if not precisions:
         raise OptionError(f"no precision was asked for; valid: {', '.join(PRECISIONS)}")
-    if quality not in gates.QUALITIES:
-        raise OptionError(f"quality is {quality!r}; valid: {', '.join(gates.QUALITIES)}")
+    gates.check_quality(quality)
+    if isinstance(calibrate, str | os.PathLike):
+        raise OptionError(f"calibrate is {calibrate!r}; valid: a list of paths")
     out = Path(out)
     _check_target(out, overwrite)
     checkpoint = open_checkpoint(source, revision)
@@ -86,7 +91,7 @@ def export(
             )
         options = Options(quality, weight_bits=7 if reduce_range else 8)
         run = Run(checkpoint, family, root, given, options, say)
-        report = run.all(precisions)
+        report = run.all(list(dict.fromkeys(precisions)))
         if not report.written:
             lines = [f"{p}: {why}" for p, whys in report.refused.items() for why in whys]
             raise GateError("no variant passed its gate:\n" + "\n".join(lines))

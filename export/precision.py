@@ -1,6 +1,6 @@
 """How a precision stores weights and computes with them, and what it leaves alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -22,6 +22,9 @@ WEIGHT_ONLY = {"int8w": (8, 128), "int4w": (4, 32)}
 # How much of the difference between the channels of an activation goes into the weights, from 0
 # (none) to 1 (all): half of it, on a logarithmic scale, as in SmoothQuant (arXiv 2211.10438).
 SMOOTHING = 0.5
+# Channels that are quieter than this share of the median count as if they were not: on other data
+# they may well speak up, and what they were divided by would carry them out of range.
+QUIET = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +58,8 @@ class Recipe:
 
     Attributes:
         precision: one of PRECISIONS.
-        keep_fp32: the linear layers that stay fp32: their weights' names without `.weight`, or
-            patterns of them such as `box_head.*`.
+        keep_fp32: the linear layers that stay fp32: their weights' names without `.weight`, with a
+            `+` between those that are one product, or patterns of them such as `box_head.*`.
         calibration: layer -> what it takes; int8 has its scales from there. None for scales of
             each batch's own.
         smoothed: the layers whose input is divided, channel by channel, by a product of its own,
@@ -80,7 +83,7 @@ class Recipe:
 
     def keeping(self, layers: frozenset[str]) -> "Recipe":
         """The same recipe with more layers left in fp32."""
-        return replace(self, keep_fp32=self.keep_fp32 | layers)
+        return replace(self, keep_fp32=self.keep_fp32 | layers, smoothed=self.smoothed - layers)
 
     def of(self, layer: str) -> str:
         """The precision of one linear layer."""
@@ -91,13 +94,25 @@ class Recipe:
         """What a layer takes, or None if that is not known."""
         return None if self.calibration is None else self.calibration[layer]
 
-    def difference(self) -> str:
-        """What the recipe leaves alone, in words."""
-        kept = f"{len(self.keep_fp32)} layers and patterns in fp32"
-        return f"{kept}, {len(self.smoothed)} smoothed apart" if self.smoothed else kept
+    def more_than(self, other: "Recipe") -> str:
+        """What it does for exactness that another recipe does not, in words."""
+        parts = [
+            f"{words} {', '.join(sorted(layers))}"
+            for words, layers in (
+                ("in fp32", self.keep_fp32 - other.keep_fp32),
+                ("smoothed", self.smoothed - other.smoothed),
+            )
+            if layers
+        ]
+        return "; ".join(parts) or "the same"
 
-    def describe(self) -> dict[str, object]:
-        """For the manifest."""
+    def describe(self, weights: Sequence[str]) -> dict[str, object]:
+        """For the manifest.
+
+        Args:
+            weights: the layers and tables of the graph, as `Products.weights` names them.
+        """
+        kept = [name for name in weights if self.of(name) != self.precision]
         bits = {"fp32": 32, "fp16": 16, "int8": self.weight_bits}
         known = self.calibration is not None
         scales = ("static" if known else "dynamic") if self.precision == "int8" else None
@@ -105,7 +120,7 @@ class Recipe:
             "method": self._method(),
             "weight_bits": bits.get(self.precision) or WEIGHT_ONLY[self.precision][0],
             "scales": scales,
-            "layers_kept_fp32": sorted(self.keep_fp32),
+            "layers_kept_fp32": sorted(kept),
             "layers_smoothed": sorted(self.smoothed),
         }
 
@@ -120,8 +135,8 @@ class Recipe:
         if self.precision in WEIGHT_ONLY:
             bits, block = WEIGHT_ONLY[self.precision]
             return (
-                f"MatMulNBits with weights of {bits} bits in blocks of {block}; token table S8 per "
-                "row; the rest fp32"
+                f"MatMulNBits with weights of {bits} bits in blocks of {block}, activations S8 by "
+                "blocks within it; token table S8 per row; the rest fp32"
             )
         return {
             "fp32": "fp32 throughout",
@@ -143,16 +158,16 @@ def smoothing(
         strength: see SMOOTHING.
 
     Returns:
-        float32 [K], positive, with a geometric mean of about 1. A channel that is 0 throughout, or
-        whose weights are, is left as it is.
+        float32 [K], positive, with a geometric mean of 1. Ones where half of the channels are 0
+        throughout, or half of their weights are.
     """
     rows = np.abs(weight).max(axis=1, initial=0.0)
-    used = (peaks > 0) & (rows > 0)
-    if not used.any():
+    least = QUIET * np.median(peaks), QUIET * np.median(rows)
+    if not (min(least) >= np.finfo(np.float32).tiny and np.isfinite(least).all()):
         return np.ones_like(peaks)
-    logs = strength * np.log(peaks[used]) - (1 - strength) * np.log(rows[used])
-    divisors = np.ones_like(peaks)
-    divisors[used] = np.exp(logs - logs.mean())
+    logs = strength * np.log(np.maximum(peaks, least[0]))
+    logs -= (1 - strength) * np.log(np.maximum(rows, least[1]))
+    divisors: NDArray[np.float32] = np.exp(logs - logs.mean()).astype(np.float32)
     return divisors
 
 

@@ -11,7 +11,6 @@ from vlrt.files import read_settings
 from vlrt.text import Tokenizer, token_limit
 
 Arrays = dict[str, NDArray[Any]]
-_Pair = tuple[Sequence[Image.Image], Sequence[str]]
 
 
 class Preparation:
@@ -32,9 +31,7 @@ class Preparation:
 
     def inputs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Arrays]:
         """What each component takes of pictures and texts."""
-        made = self.tokenizer.pad(self.tokenizer.ids(list(texts), truncate=True))
-        given: dict[str, Arrays] = self._family.inputs(made | self._processor.inputs(images))
-        return given
+        return self._join(self._texts(texts), self._processor.inputs(images))
 
     def one_by_one(
         self, images: Sequence[Image.Image], texts: Sequence[str]
@@ -46,16 +43,28 @@ class Preparation:
                 takes both, they are pairs, of as many pictures with each text.
         """
         each = max(1, len(images) // len(texts))
-        pairs: list[_Pair] = [
-            (images[number * each : (number + 1) * each], [text])
-            for number, text in enumerate(texts)
-        ]
-        found = {}
-        for component, taken in self.inputs(*pairs[0]).items():
-            alone = pairs
+        first_text, first = self._texts(texts[:1]), self._processor.inputs(images[:each])
+        found: dict[str, list[Arrays]] = {}
+        for component, taken in self._join(first_text, first).items():
             if "pixel_values" not in taken:
-                alone = [(images[:each], [text]) for text in texts]
+                parts = ((self._texts([text]), first) for text in texts)
             elif "input_ids" not in taken:
-                alone = [([image], texts[:1]) for image in images]
-            found[component] = [self.inputs(*pair)[component] for pair in alone]
+                parts = ((first_text, self._processor.inputs([image])) for image in images)
+            else:
+                parts = (
+                    (
+                        self._texts([text]),
+                        self._processor.inputs(images[at * each : (at + 1) * each]),
+                    )
+                    for at, text in enumerate(texts)
+                )
+            found[component] = [self._join(*pair)[component] for pair in parts]
         return found
+
+    def _texts(self, texts: Sequence[str]) -> Arrays:
+        made: Arrays = self.tokenizer.pad(self.tokenizer.ids(list(texts), truncate=True))
+        return made
+
+    def _join(self, texts: Arrays, pictures: Arrays) -> dict[str, Arrays]:
+        given: dict[str, Arrays] = self._family.inputs(texts | pictures)
+        return given

@@ -1,4 +1,4 @@
-"""How a variant is built: the family's recipe, calibrated, and what to try when it is refused."""
+"""How a variant is built: the family's recipe, calibrated, and graphs to try it with."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,12 +21,6 @@ from .precision import FP16_LIMIT, WEIGHT_ONLY, Channels, Recipe
 # From this size on, weights go into a file of their own, which ONNX Runtime maps instead of
 # copying: the graph loads faster and peaks lower. (A protobuf also ends at 2 GiB.)
 EXTERNAL_DATA_BYTES = 16_000_000
-# What a refused variant leaves in fp32, one try after the other: so much of its layers, those that
-# hurt most first. Beyond a quarter it is hardly faster than fp32 any more.
-SHARES_KEPT = (1 / 16, 1 / 8, 1 / 4)
-# Samples that tell the layers of a refused variant apart.
-_TELLING = 4
-_NAMED = 5  # of the layers that hurt most
 
 Arrays = Mapping[str, NDArray[Any]]
 Say = Callable[[str], None]
@@ -140,66 +134,13 @@ class Workshop:
             self.say(f"  {component}: left in fp32, near fp16's limit: {', '.join(sorted(loud))}")
         return loud
 
-    def harm(
-        self, component: str, recipe: Recipe, inputs: Arrays, expected: Arrays
-    ) -> dict[str, float]:
-        """How much each layer of a variant hurts: the error with this one alone as the recipe says.
-
-        Args:
-            component: one of the family's.
-            recipe: of the variant.
-            inputs, expected: the component's samples, and what the reference makes of them; the
-                first few are looked at.
-
-        Returns:
-            Layer or table -> the error of the output that suffers most, as a share of its size.
-        """
-        few = {name: array[:_TELLING] for name, array in inputs.items()}
-        wanted = {name: array[:_TELLING] for name, array in expected.items()}
-        names = self.build(component, recipe).weights
-        found = {}
-        for name in names:
-            if recipe.of(name) != recipe.precision:
-                continue
-            alone = recipe.keeping(frozenset(names) - {name})
-            outputs = self.outputs(component, alone, few, size=1)
-            errors = [_share(outputs[output], wanted[output]) for output in wanted]
-            found[name] = float(np.nan_to_num(np.max(errors), nan=np.inf))
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-    def next_recipes(
-        self, component: str, recipe: Recipe, harm: Mapping[str, float]
-    ) -> Iterator[Recipe]:
-        """What to try when a variant was refused, the fastest first.
-
-        Args:
-            component: one of the family's.
-            recipe: the one that was refused.
-            harm: of its layers, the worst first.
-
-        Yields:
-            Of calibrated int8, the recipe with those of the worst layers smoothed whose input no
-            layer before them can smooth; then in any precision recipes that leave more and more of
-            the worst layers in fp32.
-        """
-        if recipe.calibration is not None:
-            rough = self.build(component, recipe).unsmoothed
-            recipe = replace(recipe, smoothed=rough & _worst(harm, SHARES_KEPT[-1]))
-            if recipe.smoothed:
-                yield recipe
-        for share in SHARES_KEPT:
-            yield recipe.keeping(_worst(harm, share))
-
-
-def _worst(harm: Mapping[str, float], share: float) -> frozenset[str]:
-    """So much of the layers, at least one, those that hurt most."""
-    return frozenset(list(harm)[: max(1, round(len(harm) * share))])
-
-
-def worst_layers(harm: Mapping[str, float]) -> str:
-    """The layers that hurt most, in words."""
-    named = list(harm.items())[:_NAMED]
-    return ", ".join(f"{layer} ({error:.2%})" for layer, error in named)
+    def each_output(
+        self, component: str, recipe: Recipe, samples: Sequence[Arrays]
+    ) -> dict[str, NDArray[Any]]:
+        """What the graph of a recipe gives for samples of any sizes, all numbers in a row."""
+        model = self.build(component, recipe).model(producer())
+        parts = list(self.run(model, samples))
+        return {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]}
 
 
 def producer() -> str:
@@ -239,9 +180,3 @@ def _tapped(outputs: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
         for name, values in outputs.items()
         if name.startswith(prefix)
     }
-
-
-def _share(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The length of an error, as a share of what it is an error of."""
-    size = float(np.linalg.norm(expected))
-    return float(np.linalg.norm(found - expected)) / (size or 1.0)

@@ -1,6 +1,7 @@
 """One export: build every variant, prove it, judge it, and try again what does not pass."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,16 +14,17 @@ from PIL import Image
 
 from vlrt import __version__, bundle, hardware
 from vlrt.describe import largest_error, lowest_cosine
-from vlrt.errors import GateError
+from vlrt.errors import BundleError, GateError, InferenceError
 from vlrt.files import read_settings
 from vlrt.load import import_family
-from vlrt.session import Session, engine, place, products_saturate
+from vlrt.session import Session, engine, int8_kernels, place, products_saturate
 
 from . import accuracy, gates, reference, verify
 from .checkpoint import Checkpoint
+from .ladder import Ladder
 from .precision import PORTABLE, Recipe
 from .preparation import Preparation
-from .recipes import Workshop, producer, save, save_beside, worst_layers
+from .recipes import Workshop, producer, save, save_beside
 from .samples import Samples
 
 Arrays = dict[str, NDArray[Any]]
@@ -100,7 +102,7 @@ class Run:
         if given.calibration_images:
             more = family.samples(checkpoint, given.calibration_images, given.calibration_texts)
             self.calibration = {
-                component: alone if given.own & set(self.inputs[component]) else []
+                component: alone if given.asked_for & set(self.inputs[component]) else []
                 for component, alone in prepare.one_by_one(*more).items()
             }
         self.expected: dict[str, Arrays] = {}
@@ -145,7 +147,10 @@ class Run:
             )
 
     def _reference_accuracy(self) -> float | None:
-        """How often PyTorch is right about the demonstration's scenes, if these are the samples."""
+        """How often PyTorch is right about the demonstration's scenes.
+
+        None where scales do not come from them: it takes longer than all the rest.
+        """
         calibrated = self.given.drawn and self.given.calibration_images
         if self.missing or not calibrated or accuracy.counted(self.checkpoint) is None:
             return None
@@ -179,53 +184,40 @@ class Run:
             )
             for component, inputs in self.inputs.items()
         }
-        whys = self._try(precision, recipes)
-        if not whys or precision == "fp32":
-            return whys
-        return self._try_further(precision, recipes, whys)
+        try:
+            whys, failing = self._try(precision, recipes)
+            if not whys or precision == "fp32":
+                return whys
+            return self._try_further(precision, recipes, whys, failing)
+        except (BundleError, InferenceError) as error:  # what this ONNX Runtime cannot load or run
+            self._discard(precision)
+            return [str(error)]
 
     def _try_further(
-        self, precision: str, recipes: dict[str, Recipe], whys: list[str]
+        self, precision: str, recipes: dict[str, Recipe], whys: list[str], failing: list[str]
     ) -> list[str]:
-        """Write a variant that was refused by the next recipe that passes.
-
-        Only components that are not exact enough themselves are built otherwise; all of them, if it
-        is only together that they fail.
-        """
-        harm: dict[str, dict[str, float]] = {}
-        ladders: dict[str, Iterator[Recipe]] = {}
-        told: list[str] = []
+        """Write a variant that was refused by the next recipe that passes."""
+        samples = {
+            component: alone or list(verify.slices(self.inputs[component], size=1))
+            for component, alone in self.calibration.items()
+        }
+        ladder = Ladder(self.workshop, recipes, samples)
         while whys:
             self.say(f"  not yet: {'; '.join(whys)}")
-            failing = [c for c in recipes if any(why.startswith(f"{c}, ") for why in whys)]
-            for component in failing or recipes:
-                if component not in harm:
-                    harm[component] = self.workshop.harm(
-                        component,
-                        recipes[component],
-                        self.inputs[component],
-                        self.expected[component],
-                    )
-                    told.append(
-                        f"{component}: the layers that hurt most, each alone: "
-                        + worst_layers(harm[component])
-                    )
-                    self.say(f"  {told[-1]}")
-                    ladders[component] = self.workshop.next_recipes(
-                        component, recipes[component], harm[component]
-                    )
-                following = next(ladders[component], None)
-                if following is None:
-                    return whys + told
-                recipes[component] = following
-                self.say(f"  {component}: next, {following.difference()}")
-            whys = self._try(precision, recipes)
-        for component, errors in harm.items():
-            self.components[component][precision]["sensitivity"] = errors
+            if not ladder.climb(failing):
+                return whys + ladder.told()
+            whys, failing = self._try(precision, ladder.recipes)
+        for component, harm in ladder.harm.items():
+            known = {name: error if math.isfinite(error) else None for name, error in harm.items()}
+            self.components[component][precision]["sensitivity"] = known
         return []
 
-    def _try(self, precision: str, recipes: Mapping[str, Recipe]) -> list[str]:
-        """Build a variant, and keep it if it passes; otherwise, why it does not."""
+    def _try(self, precision: str, recipes: Mapping[str, Recipe]) -> tuple[list[str], list[str]]:
+        """Build a variant, and keep it if it passes.
+
+        Returns:
+            Why it does not, and the components that do not by themselves.
+        """
         outputs: Arrays = {}
         made: dict[str, dict[str, Any]] = {}
         for component, recipe in recipes.items():
@@ -233,34 +225,47 @@ class Run:
             outputs |= found
         expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
         quality = self.family.quality(outputs, expected, self.values, self.inputs, self.tokenizer)
-        if self.accuracy is not None:
-            reached = accuracy.variant(self.root, precision, self.values)
-            of = accuracy.counted(self.checkpoint)
-            quality["accuracy"] = {"reference": self.accuracy, "variant": reached, "of": of}
-            self.say(f"  {of}: {reached:.1%}, PyTorch {self.accuracy:.1%}")
         gate = gates.gate(self.task, precision, self.options.quality)
         portable = {f"{c}, portable": e["portable"] for c, e in made.items() if "portable" in e}
         whys = gates.complaints(gate, {**made, **portable}, quality)
+        if not whys and self.accuracy is not None:  # it takes longest
+            quality["accuracy"] = self._accuracy(precision, self.accuracy)
+            whys = gates.complaints(gate, made, quality)
+        if whys:
+            self._discard(precision)
+            counted = {"agreement": None}
+            return whys, [c for c in made if gates.complaints(gate, {c: made[c]}, counted)]
         for component, entry in made.items():
-            if whys:
-                for file in {*entry["files"], *entry.get("portable", {}).get("files", ())}:
-                    (self.root / file).unlink()
-            else:
-                self.components[component][precision] = entry
-        if not whys:
-            self.quality[precision] = quality
-        return whys
+            self.components[component][precision] = entry
+        self.quality[precision] = quality
+        return [], []
+
+    def _accuracy(self, precision: str, of_reference: float) -> dict[str, Any]:
+        """How often a variant that is written is right about drawn scenes, beside PyTorch."""
+        reached = accuracy.variant(self.root, precision, self.values)
+        compared = accuracy.compared(self.checkpoint, of_reference, reached)
+        self.say(f"  {compared['of']}: {reached:.1%}, PyTorch {of_reference:.1%}")
+        return compared
+
+    def _discard(self, precision: str) -> None:
+        """Delete the graphs of a precision."""
+        for component in self.components:
+            for portable in (False, True):
+                name = bundle.graph_file(component, precision, portable=portable)
+                for file in (name, f"{name}_data"):
+                    (self.root / file).unlink(missing_ok=True)
 
     def _write(
         self, component: str, precision: str, recipe: Recipe
     ) -> tuple[Arrays, dict[str, Any]]:
         """Write a component's graph; what it gives, and its entry in the manifest."""
         path = self.root / bundle.graph_file(component, precision)
-        files = save(self.workshop.build(component, recipe).model(producer()), path)
+        graph = self.workshop.build(component, recipe)
+        files = save(graph.model(producer()), path)
         found, proof = self._prove(component, path, files)
         entry = {
             **proof,
-            "recipe": recipe.describe(),
+            "recipe": recipe.describe(graph.weights),
             "speed": verify.speed(self._open(path), self.single[component], self.threads, "cpu"),
         }
         if precision in PORTABLE:
@@ -316,8 +321,11 @@ class Run:
                     "numpy": version("numpy"),
                     **({} if self.missing else reference.versions()),
                 },
-                "machine": hardware.describe(),
+                "machine": {**hardware.describe(), "int8_kernels": int8_kernels()},
                 "on": self.given.source,
+                "pictures": len(self.given.images),
+                "texts": len(self.given.texts),
+                "calibrated_on": {c: len(alone) for c, alone in self.calibration.items()},
                 "held_out": self.given.held_out,
                 "quality": self.options.quality,
             },

@@ -1,5 +1,6 @@
 """Pictures and texts to verify on and to take scales from: drawn ones, or the user's own."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ T = TypeVar("T")
 DRAWN = "drawn"  # what `vlrt export --calibrate` takes for the built-in pictures and texts
 FEWEST_TO_SPLIT = 8
 # Of the user's own, as many times what a family verifies on: half of them for scales.
-_MOST_PICTURES = 4
+_MOST_PICTURES = 2
 _MOST_TEXTS = 512
 _VALID = f"valid: a directory of pictures, a text file with one text a line, or {DRAWN!r}"
 
@@ -72,8 +73,9 @@ class Samples:
         source: where they are from, in words.
         drawn: all are built in.
         held_out: nothing that is verified on is taken scales from.
-        own: what of it was asked for, "pixel_values", "input_ids" or both. A graph that takes none
-            of these gets no scales from what is built in and may not suit it.
+        asked_for: which inputs the caller gave data for, "pixel_values", "input_ids" or both. A
+            graph that takes none of them has scales of each batch's own: what is built in may not
+            suit it.
     """
 
     images: list[Image.Image]
@@ -83,7 +85,15 @@ class Samples:
     source: str = "the caller's"
     drawn: bool = False
     held_out: bool = True
-    own: frozenset[str] = frozenset({"pixel_values", "input_ids"})
+    asked_for: frozenset[str] = frozenset({"pixel_values", "input_ids"})
+
+    def __post_init__(self) -> None:
+        if not self.images or not self.texts:
+            raise ExportError("there is no picture or no text to verify on; valid: one of each")
+        if bool(self.calibration_images) != bool(self.calibration_texts):
+            raise ExportError(
+                "scales are to come from pictures alone, or from texts alone; valid: both or none"
+            )
 
 
 def default(family: Any, checkpoint: Checkpoint) -> Samples:
@@ -101,12 +111,12 @@ def default(family: Any, checkpoint: Checkpoint) -> Samples:
     )
 
 
-def read(paths: Sequence[str], family: Any, checkpoint: Checkpoint) -> Samples:
+def read(paths: Sequence[str | os.PathLike[str]], family: Any, checkpoint: Checkpoint) -> Samples:
     """The user's own pictures and texts, to take scales from and to verify on.
 
     Every second picture and every second text is for scales, and the others are for verification;
     all serve both where there are fewer than 8 of a kind. Many are thinned out evenly, in the order
-    of their names or lines, to four times what the family verifies on, or to 512 texts. What there
+    of their names or lines, to twice what the family verifies on, or to 512 texts. What there
     is none of is built in.
 
     Args:
@@ -117,7 +127,8 @@ def read(paths: Sequence[str], family: Any, checkpoint: Checkpoint) -> Samples:
     Raises:
         ExportError: a path is none of these, cannot be read, is empty or of the wrong kind.
     """
-    files, lines = ([], []) if list(paths) == [DRAWN] else _gathered(paths)
+    given = [os.fspath(path) for path in paths]
+    files, lines = ([], []) if given == [DRAWN] else _gathered(given)
     chosen = _thinned(files, _MOST_PICTURES * family.PICTURES)
     kept = _thinned(lines, _MOST_PICTURES * family.TEXTS if family.TEXTS else _MOST_TEXTS)
     images = _halves([_picture(path) for path in chosen])
@@ -131,17 +142,16 @@ def read(paths: Sequence[str], family: Any, checkpoint: Checkpoint) -> Samples:
         _counted(kept, lines, "texts") if lines else "built-in texts",
     ]
     drawn = not files and not lines
+    names = ", ".join(Path(path).resolve().name for path in given)  # a manifest is for others
     return Samples(
         images[0],
         texts[0],
         images[1],
         texts[1],
-        source="drawn scenes" if drawn else f"{' and '.join(words)}, of {', '.join(paths)}",
+        source="drawn scenes" if drawn else f"{' and '.join(words)}, of {names}",
         drawn=drawn,
-        own=frozenset(
-            name
-            for name, given in (("pixel_values", chosen), ("input_ids", kept))
-            if given or drawn
+        asked_for=frozenset(
+            name for name, own in (("pixel_values", chosen), ("input_ids", kept)) if own or drawn
         ),
         held_out=all(not own or len(own) >= FEWEST_TO_SPLIT for own in (chosen, kept)),
     )

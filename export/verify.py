@@ -29,10 +29,8 @@ def slices(inputs: Mapping[str, NDArray[Any]], size: int = SLICE) -> Iterator[Ar
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:
-    """The outputs of several runs along the first axis; scalars become one number a run."""
-    return {
-        name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]
-    }
+    """The outputs of several runs along the first axis."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def run_in_slices(

@@ -189,7 +189,7 @@ def _score_pair(graph: Graph, hidden: str, config: dict[str, Any]) -> str:
         return graph.linear(pooled, "rank_output")
     value = graph.linear(pooled, "classifier.0")
     value = graph.layer_norm(value, "classifier.1", _HEAD_EPSILON)
-    return graph.linear(graph.op("Gelu", value), "classifier.3")
+    return graph.linear(graph.activation(value, "gelu"), "classifier.3")
 
 
 def _score_words(graph: Graph, hidden: str, config: dict[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """Quantised variants: the arithmetic, outliers, and what follows when one fails its gate."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import read_json, write_checkpoint
+from checkpoints import read_json, write_checkpoint, write_vilt_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -14,9 +15,12 @@ from pictures import picture
 from tolerances import EMBED_ABS, EMBED_COSINE
 
 import vlrt
+import vlrt.families.clip as clip_runtime
+import vlrt.families.vilt as vilt_runtime
 from vlrt.bundle import MANIFEST, graph_file
-from vlrt.errors import GateError
+from vlrt.errors import BundleError, ExportError, GateError, OptionError
 from vlrt.session import Session, place
+from vlrt.tasks import TASKS
 
 pytest.importorskip("onnx")
 pytest.importorskip("safetensors")
@@ -25,7 +29,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from vlrt_export import clip, pipeline, recipes, reference
+from vlrt_export import (
+    clip,
+    ladder,
+    owlvit,
+    pipeline,
+    products,
+    recipes,
+    reference,
+    run,
+    verify,
+    vilt,
+)
 from vlrt_export.checkpoint import open_checkpoint
 from vlrt_export.precision import (
     WEIGHT_ONLY,
@@ -36,6 +51,7 @@ from vlrt_export.precision import (
     quantize_columns,
     smoothing,
 )
+from vlrt_export.preparation import Preparation
 from vlrt_export.samples import Samples, drawn_pictures, texts
 
 DEMO = Path(__file__).parents[1] / "data" / "clip-shapes"
@@ -72,6 +88,12 @@ def change_weights(root, change):
     weights = dict(load_file(root / "model.safetensors"))
     change(weights)
     save_file(weights, root / "model.safetensors", metadata={"format": "pt"})
+
+
+def fused(model):
+    """The operators that only ONNX Runtime has, or only late engines."""
+    late = ("Attention", "Gelu")
+    return {node.op_type for node in model.graph.node if node.domain or node.op_type in late}
 
 
 def variant(manifest, precision, component="vision_model"):
@@ -113,9 +135,11 @@ def unpacked(packed, bits):
     return both.reshape(*packed.shape[:-1], -1).astype(int)
 
 
+# Exact products prove how blocks are read; those in int8, which are shipped, are near them.
+@pytest.mark.parametrize(("level", "allowed"), [(0, 1e-5), (4, 0.02)])
 @pytest.mark.parametrize("precision", WEIGHT_ONLY)
 @pytest.mark.parametrize("rows", [256, 200])
-def test_onnx_runtime_reads_blocks_as_they_are_meant(tmp_path, precision, rows):
+def test_onnx_runtime_reads_blocks_as_they_are_meant(tmp_path, precision, rows, level, allowed):
     bits, block = WEIGHT_ONLY[precision]
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((rows, 48)).astype(np.float32)
@@ -127,7 +151,7 @@ def test_onnx_runtime_reads_blocks_as_they_are_meant(tmp_path, precision, rows):
     meant = meant.reshape(48, -1)[:, :rows].T
     node = helper.make_node(
         "MatMulNBits", ["x", "w", "s", "z"], ["y"], domain="com.microsoft",
-        K=rows, N=48, bits=bits, block_size=block,
+        K=rows, N=48, bits=bits, block_size=block, accuracy_level=level,
     )  # fmt: skip
     parts = {"w": packed, "s": scales, "z": zeros}
     graph = helper.make_graph(
@@ -139,7 +163,7 @@ def test_onnx_runtime_reads_blocks_as_they_are_meant(tmp_path, precision, rows):
     opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
     onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=11), tmp_path / "g")
     found = Session(tmp_path / "g", place("cpu"), threads=1).run({"x": value})["y"]
-    np.testing.assert_allclose(found, value @ meant, rtol=1e-3, atol=1e-3)
+    assert np.linalg.norm(found - value @ meant) <= allowed * np.linalg.norm(value @ meant)
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
@@ -156,13 +180,21 @@ def test_a_range_holds_its_ends_and_zero(low, high):
     arrays(np.float32, 6, elements=st.floats(0, 1e3, width=32)),
     arrays(np.float32, (6, 3), elements=NUMBERS),
 )
-def test_smoothing_is_positive_and_leaves_dead_channels_alone(peaks, weight):
+def test_smoothing_is_positive_and_bounded(peaks, weight):
     divisor = smoothing(peaks, weight)
     assert divisor.dtype == np.float32
     assert np.isfinite(divisor).all()
     assert (divisor > 0).all()
-    dead = (peaks == 0) | (weight == 0).all(axis=1)
-    assert (divisor[dead] == 1).all()
+    alike = smoothing(peaks, np.ones((6, 3), np.float32))
+    # A channel that was quiet, or dead, is not blown up when it speaks on other data.
+    assert alike.min() >= 0.099 * np.median(alike)
+
+
+def test_smoothing_meets_the_channels_half_way():
+    weight = np.float32([[1, -1], [4, 2], [1, 1]])
+    divisor = smoothing(np.float32([1, 4, 16]), weight)
+    expected = np.sqrt(np.float32([1, 1, 16]))
+    np.testing.assert_allclose(divisor / divisor[0], expected / expected[0], rtol=1e-5)
 
 
 def test_channels_join_and_know_their_peaks():
@@ -242,27 +274,34 @@ def test_calibrated_int8_bears_outliers_in_a_trained_checkpoint(tmp_path, plant,
     made = variant(manifest, "int8")
     assert made["parity"]["image_embeds"]["min_cosine"] >= 0.998
     assert made["recipe"]["scales"] == "static"
-    assert made["recipe"]["layers_kept_fp32"] == ["text_projection", "visual_projection"]
+    assert made["recipe"]["layers_kept_fp32"] == ["visual_projection"]
     assert len(made["recipe"]["layers_smoothed"]) == smoothed
 
 
-def test_what_smoothing_is_for(tmp_path, checkpoint):
+@pytest.mark.parametrize("plant", [louder_gains, louder_hidden, louder_values])
+def test_what_smoothing_is_for(tmp_path, plant, monkeypatch):
     """The planted outliers do harm where nothing is done about them."""
-    change_weights(checkpoint, lambda weights: louder_hidden(weights, [3, 7], np.float32(1000)))
-    recipe = Recipe("int8", clip.KEEP_FP32["int8"])
-    made = workshop(checkpoint, tmp_path)
-    pixels = {"pixel_values": np.random.default_rng(0).standard_normal((4, 3, 32, 32), np.float32)}
-    alone = [{"pixel_values": pixels["pixel_values"][n : n + 1]} for n in range(4)]
-    expected = made.outputs("vision_model", Recipe("fp32"), pixels, 4)["image_embeds"]
-    errors = []
-    plain = replace(recipe, calibration=made.channels("vision_model", alone)[0])
-    rough = made.build("vision_model", plain).unsmoothed
-    assert f"{LAYERS}.0.mlp.fc2" in rough
-    assert f"{LAYERS}.0.self_attn.out_proj" not in rough
-    for one in (plain, replace(plain, smoothed=rough)):
-        found = made.outputs("vision_model", one, pixels, 4)["image_embeds"]
-        errors.append(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-    assert errors[1] < errors[0] / 5
+    root = tmp_path / "checkpoint"
+    shutil.copytree(DEMO, root)
+    (root / "model.safetensors").chmod(0o644)
+    change_weights(root, lambda weights: plant(weights, [3, 50, 77], np.float32(100)))
+    made = workshop(root, tmp_path)
+    prepare = Preparation(clip, clip_runtime, root)
+    pixels = prepare.inputs(drawn_pictures(8), ["x"])["vision_model"]
+    seen = prepare.one_by_one(drawn_pictures(8, seed=1), ["x"])["vision_model"]
+    plain = Recipe("int8", clip.KEEP_FP32["int8"], made.channels("vision_model", seen)[0])
+    smooth = replace(plain, smoothed=made.build("vision_model", plain).unsmoothed)
+    expected = made.outputs("vision_model", Recipe("fp32"), pixels, 8)["image_embeds"]
+
+    def lowest(recipe):
+        found = made.outputs("vision_model", recipe, pixels, 8)["image_embeds"]
+        return verify.parity({"image_embeds": found}, {"image_embeds": expected})["image_embeds"][
+            "min_cosine"
+        ]
+
+    assert lowest(smooth) >= 0.998
+    monkeypatch.setattr(products, "smoothing", lambda peaks, _: np.ones_like(peaks))
+    assert lowest(plain) < 0.99
 
 
 def test_smoothing_changes_nothing_before_numbers_are_rounded(tmp_path, checkpoint):
@@ -337,6 +376,63 @@ def test_a_variant_that_nothing_helps_is_refused_with_its_layers(tmp_path, check
     assert report.written == ["int8"]
 
 
+def test_what_an_onnx_runtime_cannot_load_is_refused_and_the_rest_is_written(
+    tmp_path, checkpoint, monkeypatch
+):
+    opened = run.Run._open
+
+    def unable(self, path):
+        if "fp16" in path.name:
+            raise BundleError(f"ONNX Runtime 0.1 cannot load {path.name}: no such operator")
+        return opened(self, path)
+
+    monkeypatch.setattr(run.Run, "_open", unable)
+    report, manifest = export(checkpoint, tmp_path / "out", "fp32", "fp16")
+    assert report.written == ["fp32"]
+    (why,) = manifest["refused"]["fp16"]
+    assert "ONNX Runtime 0.1 cannot load vision_model_fp16.onnx" in why
+    assert not list((tmp_path / "out" / "onnx").glob("*fp16*"))
+
+
+def test_a_layer_that_gives_no_numbers_hurts_most_and_the_manifest_stays_json(
+    tmp_path, checkpoint, monkeypatch
+):
+    layer = f"{LAYERS}.0.mlp.fc2"
+    change_weights(checkpoint, one_loud_layer)
+    share = ladder._share
+    errors = iter([np.nan])
+    monkeypatch.setattr(ladder, "_share", lambda *both: next(errors, share(*both)))
+    _, manifest = export(checkpoint, tmp_path / "out", "int8")
+    sensitivity = variant(manifest, "int8")["sensitivity"]
+    assert next(iter(sensitivity.values())) is None
+    assert layer in list(sensitivity)[:2]
+    json.loads((tmp_path / "out" / MANIFEST).read_text(), parse_constant=pytest.fail)
+
+
+def test_a_precision_that_is_asked_for_twice_is_made_once(tmp_path, checkpoint):
+    report, _ = export(checkpoint, tmp_path / "out", "fp32", "fp32")
+    assert report.written == ["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (([], []), "no picture or no text to verify on"),
+        ((PICTURES, []), "no picture or no text"),
+        ((PICTURES, TEXTS, PICTURES, []), "from pictures alone, or from texts alone"),
+        ((PICTURES, TEXTS, [], TEXTS), "from pictures alone, or from texts alone"),
+    ],
+)
+def test_samples_that_lack_a_kind_are_refused(parts, says):
+    with pytest.raises(ExportError, match=says):
+        Samples(*parts)
+
+
+def test_one_path_alone_is_no_list(tmp_path, checkpoint):
+    with pytest.raises(OptionError, match="calibrate is 'drawn'; valid: a list of paths"):
+        export(checkpoint, tmp_path / "out", "int8", calibrate="drawn")
+
+
 def test_nothing_is_written_if_everything_is_refused(tmp_path, checkpoint):
     change_weights(checkpoint, loud_everywhere)
     with pytest.raises(GateError, match="hurt most"):
@@ -360,7 +456,7 @@ def test_static_scales_make_a_result_its_own(tmp_path, checkpoint, calibrated):
 
 
 def test_texts_keep_scales_of_their_own_where_only_pictures_were_given(tmp_path, checkpoint):
-    pictures = replace(samples(calibrated=True), own=frozenset({"pixel_values"}))
+    pictures = replace(samples(calibrated=True), asked_for=frozenset({"pixel_values"}))
     _, manifest = export(checkpoint, tmp_path / "out", "int8", calibrate=pictures)
     assert variant(manifest, "int8")["recipe"]["scales"] == "static"
     assert variant(manifest, "int8", "text_model")["recipe"]["scales"] == "dynamic"
@@ -381,11 +477,47 @@ def test_a_portable_graph_computes_the_same_with_plain_operators(
             assert portable["files"] == [name, *data]
             assert set(portable["files"]) <= set(manifest["files"])
             made = onnx.load(tmp_path / "out" / name)
-            assert {node.domain for node in made.graph.node} == {""}
-            assert not {"Attention", "Gelu"} & {node.op_type for node in made.graph.node}
+            assert not fused(made)
             (numbers,) = portable["parity"].values()
             assert numbers["min_cosine"] >= EMBED_COSINE[precision]
         assert "portable" not in variant(manifest, "int8", component)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "component"),
+    [
+        (clip, "clip", "vision_model"),
+        (clip, "clip", "text_model"),
+        (owlvit, "owlvit", "vision_model"),
+        (owlvit, "owlvit", "text_model"),
+        (vilt, "vilt", "model"),
+    ],
+)
+def test_portable_graphs_of_all_families_are_plain(family, name, component):
+    trained = open_checkpoint(str(DEMO.parent / f"{name}-shapes"))
+    made = family.build(trained, component, Recipe("fp32")).model("test")
+    assert fused(made)
+    made = family.build(trained, component, Recipe("fp32", portable=True)).model("test")
+    assert not fused(made)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_vilt_is_calibrated_on_pairs(tmp_path, name):
+    root = write_vilt_checkpoint(tmp_path / "vilt", name)
+    _, manifest = export(root, tmp_path / "out", "int8", calibrated=True)
+    assert variant(manifest, "int8", "model")["recipe"]["scales"] == "static"
+    each = 2 if "ImagesAndText" in name else 1
+    checkpoint = open_checkpoint(str(root))
+    prepare = Preparation(vilt, vilt_runtime, tmp_path / "out")
+    pairs = vilt.samples(checkpoint, PICTURES[3:], TEXTS)
+    alone = prepare.one_by_one(*pairs)["model"]
+    assert len(alone) == len(pairs[1]) == 3
+    for number, sample in enumerate(alone):
+        assert sample["pixel_values"].shape[:-2] == ((1, 2, 3) if each == 2 else (1, 3))
+        pictures = pairs[0][number * each : (number + 1) * each]
+        expected = prepare.inputs(pictures, pairs[1][number : number + 1])["model"]
+        for key, array in sample.items():
+            assert np.array_equal(array, expected[key]), key
 
 
 @pytest.mark.parametrize("precision", WEIGHT_ONLY)

@@ -1,5 +1,6 @@
 """What is verified on and what scales are taken from: drawn, or one's own."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ from vlrt_export import clip, owlvit, reference, samples, vilt
 from vlrt_export.checkpoint import Checkpoint
 from vlrt_export.demo.questions import KINDS
 
-FEW = SimpleNamespace(PICTURES=2, TEXTS=None)  # what `read` must know of a family
+FEW = SimpleNamespace(PICTURES=4, TEXTS=None)  # what `read` must know of a family
 
 
 @pytest.fixture(scope="module")
@@ -159,13 +160,13 @@ def test_what_is_not_given_is_built_in(tmp_path, tiny):
     drawn = samples.read(["drawn"], clip, tiny)
     made = samples.read([directory], clip, tiny)
     assert (made.texts, made.calibration_texts) == (drawn.texts, drawn.calibration_texts)
-    assert (made.own, drawn.own) == ({"pixel_values"}, {"pixel_values", "input_ids"})
-    assert made.source == f"8 pictures and built-in texts, of {directory}"
+    assert (made.asked_for, drawn.asked_for) == ({"pixel_values"}, {"pixel_values", "input_ids"})
+    assert made.source == f"8 pictures and built-in texts, of {Path(directory).name}"
     made = samples.read([texts], clip, tiny)
-    assert made.own == {"input_ids"}
+    assert made.asked_for == {"input_ids"}
     assert pixels(made.images) == pixels(drawn.images)
     assert pixels(made.calibration_images) == pixels(drawn.calibration_images)
-    assert made.source == f"drawn scenes and 8 texts, of {texts}"
+    assert made.source == f"drawn scenes and 8 texts, of {Path(texts).name}"
     assert (made.held_out, made.drawn) == (True, False)
 
 
@@ -176,7 +177,7 @@ def test_many_are_thinned_out_evenly_and_it_is_said(tmp_path, tiny):
     assert pixels(made.calibration_images)[0] == own([0])[0]  # the first of "a"
     assert pixels(made.images)[-1] == own([16])[0]  # the last of "b"
     assert (len(made.texts), made.texts[-1]) == (256, "text 1999")
-    assert made.source.startswith("8 of 29 pictures and 512 of 2000 texts, of ")
+    assert made.source.startswith("8 of 29 pictures and 512 of 2000 texts, of a, b, ")
 
 
 @given(st.lists(st.integers(), max_size=60), st.integers(1, 40))
@@ -275,7 +276,7 @@ def test_the_command_calibrates_on_ones_own(tmp_path, monkeypatch, capsys):
     manifest = read_json(tmp_path / "out" / MANIFEST)
     quality = manifest["quality"]["fp32"]
     assert (quality["pictures"], quality["labels"]) == (4, 5)
-    assert manifest["verified"]["on"] == f"8 pictures and 10 texts, of {', '.join(paths)}"
+    assert manifest["verified"]["on"] == "8 pictures and 10 texts, of pictures, texts.txt"
     assert (manifest["verified"]["held_out"], manifest["verified"]["quality"]) == (True, "accuracy")
 
 
