@@ -28,19 +28,26 @@ Arrays = dict[str, NDArray[Any]]
 # One run, and what its result is as arrays by name.
 Run = tuple[Callable[[], Any], Callable[[Any], Arrays]]
 _WARM_UPS, _LEAST_RUNS = 3, 3
-_PACKAGES = ("onnxruntime", "onnxruntime-openvino", "torch", "transformers", "openvino", "nncf")
+_PACKAGES = (
+    "onnxruntime", "onnxruntime-openvino", "torch", "transformers", "openvino", "nncf",
+    "numpy", "pillow", "simplejpeg", "tokenizers",
+)  # fmt: skip
 
 
 def load_vlrt(job: Job) -> Run:
-    """A graph of a bundle, in `vlrt.session.Session`; its portable form for another provider."""
-    from vlrt.bundle import graph_file
-    from vlrt.session import Session, place
+    """A graph of a bundle in `vlrt.session.Session`, chosen and set as `vlrt.load` does."""
+    from vlrt.bundle import open_bundle
+    from vlrt.choice import choose_precision
+    from vlrt.session import Session, int8_kernels, place
 
-    provider, threads = job["provider"], job["threads"]
+    provider, threads, graph = job["provider"], job["threads"], job["graph"]
     chosen = [(provider, {"num_of_threads": str(threads)})] if provider else None
     placement = place("auto" if chosen else "cpu", chosen)
-    file = graph_file(job["graph"], job["precision"], portable=provider is not None)
-    session, inputs = Session(Path(job["bundle"], file), placement, threads=threads), _inputs(job)
+    bundle = open_bundle(Path(job["bundle"]))
+    choice = choose_precision(bundle, [graph], job["precision"], placement.kind, int8_kernels())
+    file = bundle.fetch((graph,), choice.precision, portable=choice.portable)[graph]
+    session = Session(file, placement, threads=threads, exact_products=choice.exact_products)
+    inputs = _inputs(job)
     return lambda: session.run(inputs), lambda outputs: outputs
 
 

@@ -22,7 +22,8 @@ _SHORTEST = 12
 _WORK_SEED, _CALIBRATION_SEED = 0, 1
 
 VLRT_FP32, VLRT_INT8, TORCH = "vlrt fp32", "vlrt int8", "torch fp32"
-COMPILED, OPENVINO_BF16, OPENVINO_INT8 = "torch.compile bf16", "OpenVINO bf16", "OpenVINO int8"
+COMPILED, OPENVINO_FP32 = "torch.compile bf16", "OpenVINO fp32"
+OPENVINO_BF16, OPENVINO_INT8 = "OpenVINO bf16", "OpenVINO int8"
 FAST, EXACT = "vlrt int8, decode fast", "vlrt int8, decode exact"
 ENCODED, PIPELINE = "vlrt int8, decode fast, labels encoded before", "transformers pipeline fp32"
 

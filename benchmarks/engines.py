@@ -15,18 +15,24 @@ environment with `vlrt[openvino]`, vlrt's fp32 graphs on ONNX Runtime's OpenVINO
 torch.compile and OpenVINO get ViLT without the random choice of patches, which neither takes in
 (`engine_models.ViltUnpadded`). A contender that is not installed is left out, and said.
 
+From the JPEG, the contenders are `vlrt.load(..., precision="int8").classify`, with `decode="fast"`,
+the same with labels encoded before, and with `decode="exact"`, through simplejpeg where that is
+installed (`versions` says so); and transformers' own zero-shot-image-classification pipeline in
+fp32, with its PIL processor, to which vlrt's exact pixels are equal, and
+`hypothesis_template="{}"`, so that labels are taken as they stand. All are given the path.
+
 Each contender of a row is a process, which loads, compiles and warms up first. Then they take
 turns, of a moment each, one uncounted run first, with garbage collection off; the others sleep.
-Before anything is reported the results are compared with torch's in fp32. Weights are seeded: time
+Before anything is timed the results are compared with the first contender's, in fp32: vlrt's own
+must be the same within a cosine, and another's that are not are marked. Weights are seeded: time
 does not depend on them, and of quality only what the cosine says can be read from them.
 
-Ratios are of medians over all turns, their ranges those of the ratios of one round.
+Ratios are of medians over all turns, their ranges those of the ratios of one round. The JSON is
+written after each row, with what there is by then.
 """
 
 import argparse
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,19 +44,18 @@ from typing import Any
 
 import numpy as np
 
-from vlrt_export.samples import DRAWN
+from vlrt.hardware import describe
 
 from . import engine_work as work
-from .checkpoints import make_seeded
-from .common import LABELS, conditions, positive, print_conditions, write_json
-from .engine_report import row_table, verdict_table, verdicts
+from .common import LABELS, conditions, markdown, positive, print_conditions, write_json
+from .engine_made import Place, make_peers, make_places
+from .engine_report import README_TABLES, row_table, times_table, verdict_table, verdicts
 from .engine_turns import Process, lowest_cosine, waiting
 from .engine_work import Work
 
-PEERS = Path(__file__).with_name("engine_peers.py")
 TURN_S = 0.5
 # The lowest cosine between a result, flattened for each sample, and that of torch in fp32. Below
-# it, ours is an error; another's int8 is reported as it is, and marked.
+# it, ours is an error; another's is reported as it is, and marked.
 COSINES = {"fp32": 0.9999, "bf16": 0.99, "int8": 0.95}
 PICTURE_WH = (4000, 3000)
 
@@ -74,15 +79,6 @@ class Contender:
     python: str = sys.executable
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the files of one model are."""
-
-    checkpoint: Path
-    bundle: Path
-    peers: Path
-
-
 def find_contenders(provider_python: Path | None) -> tuple[list[Contender], dict[str, str]]:
     """The contenders that can run here; and of the others, how to get them."""
     found, skipped = [], {}
@@ -95,7 +91,7 @@ def find_contenders(provider_python: Path | None) -> tuple[list[Contender], dict
     else:
         skipped[work.COMPILED] = "it needs a C++ compiler: apt install g++"
     openvino = {
-        "OpenVINO fp32": ("fp32", "", "f32"),
+        work.OPENVINO_FP32: ("fp32", "", "f32"),
         work.OPENVINO_BF16: ("bf16", "", "bf16"),
         work.OPENVINO_INT8: ("int8", "-int8", None),
     }
@@ -136,56 +132,13 @@ def end_to_end_contenders() -> list[Contender]:
     ]
 
 
-def make_places(options: argparse.Namespace, snapshots: Sequence[str]) -> dict[str, Place]:
-    """Checkpoints and bundles, by snapshot."""
-    places = {}
-    for snapshot in snapshots:
-        root = options.cache / snapshot
-        checkpoint, bundle = root / "checkpoint", root / "bundle-fp32-int8-calibrated"
-        if not (options.reuse and bundle.is_dir()):
-            checkpoint, bundle = make_seeded(
-                options.seeded_root / snapshot, root, "fp32", "int8", calibrate=[DRAWN]
-            )
-        places[snapshot] = Place(checkpoint, bundle, root / "openvino")
-    return places
-
-
-def make_peers(row: Work, place: Place) -> None:
-    """What OpenVINO runs, kept for the next time."""
-    from importlib.metadata import version
-
-    made_by = {name: version(name) for name in ("openvino", "nncf", "torch", "transformers")}
-    stamp = place.peers / f"{row.shape_name}.json"
-    if stamp.is_file() and json.loads(stamp.read_text()) == made_by:
-        return
-    print(f"{row.name}: converting for OpenVINO and quantising", file=sys.stderr)
-    place.peers.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vlrt-engines-") as scratch:
-        calibration = Path(scratch, "calibration.npz")
-        np.savez(calibration, **work.make_calibration(row, place.bundle))
-        job = {
-            "checkpoint": str(place.checkpoint),
-            "component": row.component,
-            "calibration": str(calibration),
-            "folder": str(place.peers),
-            "name": row.shape_name,
-        }
-        made = subprocess.run(
-            [sys.executable, str(PEERS), json.dumps(job)],
-            check=False, capture_output=True, text=True,
-        )  # fmt: skip
-    if made.returncode:
-        raise SystemExit(f"{PEERS.name} failed:\n{made.stderr}")
-    stamp.write_text(json.dumps(made_by))
-
-
 def measure(
     name: str, contenders: Sequence[Contender], jobs: Sequence[dict[str, Any]], rounds: int
 ) -> dict[str, Any]:
     """One row: contender -> its seconds by round, and how its result compares.
 
     Raises:
-        SystemExit: a contender fails, or gives another result than the first.
+        SystemExit: a contender fails, or one of ours gives another result than the first.
     """
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlrt-engines-")))
@@ -200,12 +153,12 @@ def measure(
         for contender in contenders:
             process = processes[contender.name]
             cosine = lowest_cosine(process.result(), reference)
-            ours = contender.kind in ("vlrt", "classify") or contender.precision != "int8"
-            if ours and not cosine >= COSINES[contender.precision]:  # nor not a number
+            same = cosine >= COSINES[contender.precision]  # not a number is not
+            if contender.kind in ("vlrt", "classify") and not same:
                 raise SystemExit(f"{name}: {contender.name} gives another result: {cosine=:.5f}")
             found[contender.name] = {
                 "cosine": cosine,
-                "same": cosine >= COSINES[contender.precision],
+                "same": same,
                 "versions": process.versions,
                 "seconds": [],
             }
@@ -256,31 +209,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [row for row in work.ROWS if row.name in wanted]
     clip = work.ROWS[0].snapshot
     needed = {row.snapshot for row in rows} | ({clip} if work.END_TO_END in wanted else set())
-    places = make_places(options, sorted(needed))
+    places = make_places(options.seeded_root, options.cache, sorted(needed), reuse=options.reuse)
     contenders, skipped = find_contenders(options.openvino_provider_python)
     if any(contender.kind == "openvino" for contender in contenders):
         for row in rows:
             make_peers(row, places[row.snapshot])
-    results = {}
+    found |= {
+        "benchmark": "engines",
+        "hardware": describe(),
+        "rounds": options.rounds,
+        "reuse": options.reuse,
+        "wanted": wanted,
+        "left_out": skipped,
+    }
+    results: dict[str, dict[str, Any]] = {}
+
+    def keep(name: str, result: dict[str, Any]) -> None:
+        results[name] = result
+        asked = list(verdicts(results))
+        write_json(options.json, {**found, "asked_for": asked, "rows": results})
+
     with tempfile.TemporaryDirectory(prefix="vlrt-engines-") as scratch:
         for row in rows:
             jobs = row_jobs(row, places[row.snapshot], contenders, Path(scratch), options.threads)
-            results[row.name] = measure(row.name, contenders, jobs, options.rounds)
+            keep(row.name, measure(row.name, contenders, jobs, options.rounds))
         if work.END_TO_END in wanted:
             others = end_to_end_contenders()
             jobs = file_jobs(places[clip], others, Path(scratch), options.threads)
-            results[work.END_TO_END] = measure(work.END_TO_END, others, jobs, options.rounds)
+            keep(work.END_TO_END, measure(work.END_TO_END, others, jobs, options.rounds))
+    report(found, results, {row.name: row.batch for row in rows})
+    return 0
+
+
+def report(
+    found: dict[str, Any], results: dict[str, dict[str, Any]], batches: dict[str, int]
+) -> None:
+    """Print everything; `batches` are the samples in a run, where that is not one."""
     print_conditions(found)
-    for name, why in skipped.items():
+    for name, why in found["left_out"].items():
         print(f"left out: {name}; {why}")
-    batches = {row.name: row.batch for row in rows}
     for name, result in results.items():
         print(f"\n## {name}\n\n{row_table(result, batches.get(name, 1))}")
-    asked = list(verdicts(results))
-    print(f"\n## Asked for\n\n{verdict_table(asked)}")
-    content = {"benchmark": "engines", "rounds": options.rounds, "left_out": skipped}
-    write_json(options.json, {**found, **content, "asked_for": asked, "rows": results})
-    return 0
+    print(f"\n## Asked for\n\n{verdict_table(list(verdicts(results)))}")
+    for ours, theirs in README_TABLES.items():
+        header, *lines = times_table(results, ours, theirs)
+        print(f"\n{markdown(header, lines)}")
 
 
 def row_jobs(

@@ -2,9 +2,10 @@
 
     python -m benchmarks.quantised_layers --checkpoint tests/data/owlvit-shapes
 
-Each row is an int8 bundle that leaves other layers in fp32, and is held to no gate. The scenes and
-mAP are those of `demo_accuracy`. On the same scenes, agreement is what `vlrt export` counts: the
-share of the fp32 graph's objects that have the same label and nearly the same box.
+Each row is an int8 bundle that leaves other layers in fp32, and is held to no gate; scales are of
+each batch's own, as `vlrt export` makes them without `--calibrate`. The scenes and mAP are those of
+`demo_accuracy`. On the same scenes, agreement is what `vlrt export` counts: the share of the fp32
+graph's objects that have the same label and nearly the same box.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python session_once.py SETTING JOB      load a graph with one setting changed, and time it
     python session_once.py neighbour JOB    work on one core, and count
 
-JOB is JSON: graph, threads, setting (see `change`), repeats (batch size -> runs); or, for requests
+JOB is JSON: graph, threads, setting (see `load`), repeats (batch size -> runs); or, for requests
 with pauses between them: graph, threads, setting, pause_ms, neighbours, seconds; a graph of null
 makes no requests. A neighbour's: seconds.
 
@@ -14,16 +14,34 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from vlrt.session import CPU, session_options
+from vlrt.arena import SMALL_RUNS
+from vlrt.session import CPU, Arrays, Runner, Session, place, session_options
 from vlrt_benchmarks.cold_start import resident_mib
 
 Job = dict[str, Any]
+# Single ones, after which memory is read: so many make `Session` give back what larger ones took,
+# and the last takes what it needs itself.
+_LAST_RUNS = SMALL_RUNS + 1
+
+
+class Alone:
+    """A graph in ONNX Runtime, without what `vlrt.session.Session` does around its runs."""
+
+    def __init__(self, path: str, options: ort.SessionOptions) -> None:
+        self._session = ort.InferenceSession(path, sess_options=options, providers=[CPU])
+        self._outputs = [node.name for node in self._session.get_outputs()]
+        self.input_shapes = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Run the graph on named arrays, to named arrays."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
 
 
 def change(options: ort.SessionOptions, setting: dict[str, Any]) -> None:
@@ -44,43 +62,50 @@ def change(options: ort.SessionOptions, setting: dict[str, Any]) -> None:
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, setting["level"])
 
 
-def load(job: Job) -> ort.InferenceSession:
-    """The graph, loaded."""
+def load(job: Job) -> Runner:
+    """The graph, loaded: in ONNX Runtime alone, or, where a setting says "session", as vlrt does.
+
+    A setting may also hold "threads", "spinning", "exact_products", and what `change` takes.
+    """
     setting = job["setting"]
+    if setting.get("session"):
+        return Session(Path(job["graph"]), place("cpu"), threads=job["threads"])
     options = session_options(
         setting.get("threads", job["threads"]),
         spinning=setting.get("spinning", True),
         exact_products=setting.get("exact_products", False),
     )
     change(options, setting)
-    return ort.InferenceSession(job["graph"], sess_options=options, providers=[CPU])
+    return Alone(job["graph"], options)
 
 
-def noise(session: ort.InferenceSession, batch: int) -> dict[str, NDArray[np.float32]]:
+def noise(session: Runner, batch: int) -> dict[str, NDArray[np.float32]]:
     """Pictures of noise: float32 [batch, 3, H, W]."""
-    (pixels,) = session.get_inputs()
+    ((name, (_, *sizes)),) = session.input_shapes.items()
     rng = np.random.default_rng(0)
-    return {pixels.name: rng.normal(size=(batch, *pixels.shape[1:])).astype(np.float32)}
+    return {name: rng.normal(size=(batch, *sizes)).astype(np.float32)}
 
 
 def run_setting(job: Job) -> None:
-    """Time loading, runs of each batch size, and what memory is left after a single one."""
+    """Time loading and runs of each batch size, and read what memory is left after single ones."""
     started = time.perf_counter()
     session = load(job)
     load_s = time.perf_counter() - started
     one = noise(session, 1)
-    first = session.run(None, one)[0]
+    (first,) = session.run(one).values()
     print(json.dumps(first.ravel()[:8].tolist()), flush=True)
     seconds: dict[str, list[float]] = {}
     for batch, repeats in job["repeats"].items():
         inputs = noise(session, int(batch))
-        session.run(None, inputs)
+        session.run(inputs)
         seconds[batch] = []
         for _ in range(repeats):
             started = time.perf_counter()
-            session.run(None, inputs)
+            session.run(inputs)
             seconds[batch].append(time.perf_counter() - started)
-    session.run(None, one)
+    del inputs
+    for _ in range(_LAST_RUNS):
+        session.run(one)
     print(json.dumps({"load_s": load_s, "seconds": seconds, **resident_mib()}))
 
 
@@ -89,7 +114,7 @@ def run_requests(job: Job) -> None:
     session = load(job) if job["graph"] else None
     one = noise(session, 1) if session else {}
     if session:
-        session.run(None, one)
+        session.run(one)
     print("[]", flush=True)
     command = [sys.executable, __file__, "neighbour", json.dumps({"seconds": job["seconds"]})]
     running = [
@@ -100,7 +125,7 @@ def run_requests(job: Job) -> None:
     while any(process.poll() is None for process in running):
         if session:
             started = time.perf_counter()
-            session.run(None, one)
+            session.run(one)
             seconds.append(time.perf_counter() - started)
         time.sleep(job["pause_ms"] / 1000)
     printed = [process.communicate()[0].splitlines()[-1] for process in running]

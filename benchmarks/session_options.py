@@ -5,8 +5,9 @@
 Each setting changes one option from how vlrt sets them (`vlrt.session.session_options`). The
 settings take turns, a process each a round, on the bundle's fp32 and int8 graphs: a process loads,
 warms up, and times runs of 1 and of 8 pictures of noise. Reported are ratios of medians to vlrt's
-own setting, loading time, and resident memory: at its peak, and after a last single picture. All
-settings must give the same embeddings.
+own setting, loading time, and resident memory: at its peak, and after some last single pictures.
+All settings must give the same embeddings. They are of ONNX Runtime alone; one row more is
+`vlrt.session.Session`, the product, which gives memory back when runs become smaller.
 
 What spinning costs others: the int8 graph answers a request every so often, with as many neighbours
 beside it as there are cores, each working as fast as it can in a process of its own. Reported are
@@ -23,6 +24,7 @@ import numpy as np
 
 from vlrt.bundle import graph_file
 from vlrt.hardware import available_cpus, describe
+from vlrt.session import int8_kernels
 
 from .checkpoints import make_seeded
 from .common import (
@@ -40,6 +42,7 @@ PRECISIONS = ("int8", "fp32")
 OWN = "as vlrt sets them"
 SETTINGS: dict[str, dict[str, Any]] = {
     OWN: {},
+    "the same in vlrt.session.Session": {"session": True},
     "spinning off": {"spinning": False},
     "prepacking off": {"entries": {"session.disable_prepacking": "1"}},
     "arena off": {"arena": False},
@@ -139,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pause-ms", type=positive, default=50, help="between two requests")
     options = parser.parse_args(arguments)
     found: dict[str, Any] = conditions(options.threads)  # first: what follows adds to the load
-    found["hardware"] = describe()
+    found["hardware"] = {**describe(), "int8_kernels": int8_kernels()}
     name = options.seeded.resolve().name
     _, bundle = make_seeded(options.seeded, options.cache / name, *PRECISIONS)
     repeats = {"1": options.repeats, "8": max(1, options.repeats // 4)}

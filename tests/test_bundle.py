@@ -8,6 +8,7 @@ import pytest
 from checkpoints import edit_json, read_json, write_json
 
 import vlrt
+from vlrt import hardware
 from vlrt.bundle import (
     FORMAT_VERSION,
     SUFFIXES,
@@ -26,8 +27,8 @@ from vlrt.errors import (
     UnknownFamilyError,
     VlrtError,
 )
-from vlrt.hardware import FAST, MEANINGS
-from vlrt.session import CPU, engine
+from vlrt.hardware import FAST, MEANINGS, SATURATING
+from vlrt.session import CPU, engine, int8_kernels
 
 GRAPHS = ("vision_model", "text_model")
 
@@ -246,6 +247,14 @@ def test_info_tells_how_variants_were_made(own_bundle):
     assert f"{made}1 layer left in fp32 (text_model)" in lines
 
 
+def test_a_manifest_names_the_kernels_that_loading_finds(tiny_bundle):
+    """On one machine, so that times measured there count there."""
+    manifest = open_bundle(tiny_bundle).manifest
+    machine = manifest["verified"]["machine"]
+    assert machine == {**hardware.describe(), "int8_kernels": int8_kernels()}
+    assert load(tiny_bundle).info["int8_kernels"] == machine["int8_kernels"]
+
+
 def test_info_of_an_older_manifest_tells_what_it_states(own_bundle):
     def change(manifest):
         manifest["verified"]["machine"] = {"processor": "A processor", "threads": 2}
@@ -276,7 +285,7 @@ def test_info_tells_what_is_taken_here_and_why(own_bundle, monkeypatch, kernels)
 
     edit_manifest(own_bundle, change)
     monkeypatch.setattr("vlrt.hardware.int8_kernels", lambda: kernels)
-    monkeypatch.setattr("vlrt.session.products_saturate", lambda: kernels == "avx2")
+    monkeypatch.setattr("vlrt.session.products_saturate", lambda: kernels == SATURATING)
     lines = told(own_bundle)
     assert f"int8 here   {kernels}: {MEANINGS[kernels]}" in lines
     info = load(own_bundle).info
@@ -284,8 +293,8 @@ def test_info_tells_what_is_taken_here_and_why(own_bundle, monkeypatch, kernels)
     assert info["precision"] == ("int8" if kernels in FAST else "fp32")
     assert f"here        {CPU}, {info['precision']} ({info['precision_reason']})" in lines
     asked = load(own_bundle, precision="int8").info
-    assert asked["exact_products"] == (kernels == "avx2")
-    assert ("computed exactly" in asked["precision_reason"]) == (kernels == "avx2")
+    assert asked["exact_products"] == (kernels == SATURATING)
+    assert ("computed exactly" in asked["precision_reason"]) == (kernels == SATURATING)
 
 
 def test_other_graphs_and_files_beside_are_left_alone(own_bundle):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import vlrt
-from vlrt import cli, demo
+from vlrt import cli, demo, jpeg
 from vlrt.hardware import MEANINGS
 from vlrt.session import Session, int8_kernels
 
@@ -273,6 +273,7 @@ def test_doctor_names_versions_and_the_providers_that_start(capsys):
     printed = capsys.readouterr().out
     assert f"vlrt          {vlrt.__version__}" in printed
     assert "CPUExecutionProvider: starts" in printed
+    assert f"large JPEGs   decoded by {jpeg.decoder()}" in printed
     kernels = int8_kernels()
     assert f"  int8 kernels {kernels}: {MEANINGS[kernels]}" in printed
 

@@ -12,6 +12,7 @@ from pictures import FILES, ORIENTATION, encoded, noise, picture, rotated_jpeg
 from PIL import Image
 
 import vlrt
+from vlrt import jpeg
 from vlrt.errors import BundleError, ImageError, OptionError
 from vlrt.files import Settings
 from vlrt.image import FAST_DECODE_MARGIN, decode, load_image
@@ -186,6 +187,48 @@ def test_a_bad_file_is_refused_by_its_path(tmp_path, kind):
         path.write_bytes({"empty": b"", "text": b"hello", "truncated": PNG[:100]}[kind])
     with pytest.raises(ImageError, match=r"culprit\.png"):
         load_image(path)
+
+
+class Failing(io.BytesIO):
+    """A file that can be read so many times, and then no more; `reads` counts."""
+
+    def __init__(self, content, allowed, error):
+        super().__init__(content)
+        self.allowed, self.error, self.reads = allowed, error, 0
+
+    def read(self, *size):
+        self.reads += 1
+        if self.reads > self.allowed:
+            raise self.error
+        return super().read(*size)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("options", [{}, {"shorter_side": 10}], ids=str)
+@pytest.mark.parametrize("large", [1, 10**9], ids=["simplejpeg's", "Pillow's"])
+def test_a_file_whose_reading_fails_at_any_point_is_named(monkeypatch, error, options, large):
+    def attempt(allowed):
+        file = Failing(JPEG, allowed, error)
+        monkeypatch.setattr(vlrt.image, "_open_path", lambda path: ("culprit.jpg", file))
+        return file, lambda: decode("culprit.jpg", **options)
+
+    monkeypatch.setattr(jpeg, "_LEAST_PIXELS", large)
+    whole, run = attempt(10**9)
+    run()
+    assert whole.reads > 2
+    for allowed in range(whole.reads):
+        _, run = attempt(allowed)
+        with pytest.raises(ImageError, match=r"^culprit\.jpg .*(Input/output error|MemoryError)$"):
+            run()
+
+
+def test_a_picture_that_memory_does_not_suffice_for_is_named(monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(jpeg, "decoded", refuse)
+    with pytest.raises(ImageError, match=r"bytes cannot be decoded: MemoryError$"):
+        load_image(JPEG)
 
 
 def test_a_closed_file_object_is_refused():

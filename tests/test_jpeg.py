@@ -273,10 +273,40 @@ def test_a_long_file_is_left_to_pillow(simplejpeg, monkeypatch):
 # --- which decoder it is --------------------------------------------------------------------------
 
 
-def test_another_jpeg_library_in_pillow_is_followed(monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "asked"),
+    [
+        (None, False),  # of another kind
+        ("1.5.3", False),
+        ("2.1.5", False),
+        ("3.0.4", False),
+        ("3.1.0", True),
+        ("3.1.4.1", True),
+        ("3.2.0", True),
+        ("4.1.5", False),  # as mozjpeg counts
+    ],
+)
+def test_another_jpeg_library_in_pillow_is_followed(monkeypatch, simplejpeg, version, asked):
     """Others round in another way, and simplejpeg's must not change what Pillow gives here."""
-    monkeypatch.setattr(features, "check_feature", lambda name: name != "libjpeg_turbo")
-    assert jpeg.simplejpeg.__wrapped__() is None
+    monkeypatch.setattr(features, "version_feature", {"libjpeg_turbo": version}.get)
+    assert (jpeg.simplejpeg.__wrapped__() is simplejpeg) == asked
+
+
+def test_simplejpeg_is_imported_for_a_large_jpeg_alone(simplejpeg, tmp_path):
+    (tmp_path / "small.jpg").write_bytes(saved())
+    (tmp_path / "large.jpg").write_bytes(saved(size_wh=(2500, 1700)))
+    (tmp_path / "large.png").write_bytes(encoded(picture("RGB", (2500, 1700))))
+    script = (
+        "import sys; import vlrt; from vlrt import demo\n"
+        "vlrt.load(demo.bundle('clip'), device='cpu')\n"
+        "for path in sys.argv[1:]:\n"
+        "    vlrt.load_image(path)\n"
+        "    print('simplejpeg' in sys.modules)"
+    )
+    names = ("small.jpg", "large.png", "large.jpg")
+    found = run_without((), script, *(tmp_path / name for name in names))
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.split() == ["False", "False", "True"]
 
 
 def test_the_decoder_is_named(simplejpeg):

@@ -15,6 +15,7 @@ from tolerances import EMBED_ABS
 
 import vlrt
 from vlrt.bundle import graph_file
+from vlrt.errors import ProviderError
 
 onnxruntime = pytest.importorskip("onnxruntime")
 OPENVINO = "OpenVINOExecutionProvider"
@@ -60,6 +61,23 @@ def test_nodes_run_on_it(tiny_bundle, tmp_path):
         event["args"]["provider"] for event in events if "provider" in event.get("args", {})
     )
     assert list(ran) == [OPENVINO]
+
+
+def test_the_doctor_sees_it_start():
+    # In a process of its own, which OpenVINO ends at graphs that it does not know.
+    program = "import sys; from vlrt import cli; sys.exit(cli.main(['doctor']))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"  {OPENVINO}: starts\n" in done.stdout
+    assert "  CPUExecutionProvider: starts\n" in done.stdout
+
+
+def test_options_that_it_refuses_are_not_the_bundles_fault(tiny_bundle, capfd):
+    options = {"device_type": "NO_SUCH_DEVICE"}
+    with pytest.raises(ProviderError, match=rf"^{OPENVINO} with .*NO_SUCH_DEVICE"):
+        vlrt.load(tiny_bundle, providers=[(OPENVINO, options)])
+    assert "Falling back" not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("precision", ["int8"])

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,25 @@ def test_the_times_of_detection_are_those_that_were_measured():
                  ("vlrt int8", "model bf16"), ("vlrt int8", "pipeline fp32")]  # fmt: skip
         ratios = [f"{medians[ours] / medians[theirs]:.2g}" for ours, theirs in pairs]
         assert f"| {job} | {' | '.join(ratios)} |" in README
+
+
+def cells_under(header):
+    """The cells of the README's table that has this header, row by row."""
+    lines = README.splitlines()
+    start = lines.index(f"| {' | '.join(header)} |") + 2
+    table = takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in table]
+
+
+def test_the_ratios_of_engines_are_those_that_were_measured():
+    pytest.importorskip("psutil", reason="the benchmarks need the extra bench")
+    from vlrt_benchmarks.engine_report import README_TABLES, times_table
+
+    measured = json.loads((ROOT / "benchmarks/results/engines.json").read_text())
+    for ours, theirs in README_TABLES.items():
+        header, *rows = times_table(measured["rows"], ours, theirs)
+        assert rows
+        assert cells_under(header) == rows
 
 
 def test_the_demos_detector_reaches_what_it_was_asked_for():

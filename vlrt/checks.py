@@ -39,6 +39,37 @@ def checked_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def checked_providers(
+    given: Any, available: Sequence[str]
+) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """Execution providers as names with their options, as far as ONNX Runtime need not be asked.
+
+    Args:
+        given: names, or pairs of a name and its options.
+        available: the names that there are, for the error.
+
+    Raises:
+        OptionError: they are something else, or none, or one of them comes twice.
+    """
+    valid = "valid: a list of names, or of pairs of a name and a dictionary of options"
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise OptionError(f"providers is {given!r:.60}; {valid}")
+    if not given:
+        raise OptionError("providers is empty; valid: " + ", ".join(available))
+    pairs: list[tuple[str, Mapping[str, Any]]] = []
+    for number, one in enumerate(given):
+        pair = (one, {}) if isinstance(one, str) else one
+        match pair:
+            case (str(name), Mapping() as options) if all(isinstance(k, str) for k in options):
+                pairs.append((name, dict(options)))
+            case _:
+                raise OptionError(f"providers[{number}] is {one!r:.60}; {valid}")
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise OptionError(f"providers names one twice: {', '.join(names)}")
+    return tuple(pairs)
+
+
 def per_label(name: str, values: Mapping[str, T], labels: Sequence[str]) -> list[T]:
     """The values of a mapping, in the order of the labels.
 

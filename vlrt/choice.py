@@ -9,13 +9,13 @@ from vlrt.errors import PrecisionError
 
 # Variants whose matrix products are made of integers, and so may saturate; uint8 weights do not.
 _INTEGER = ("int8", "quantized")
-# Weights alone are small: they save memory, and are unpacked again at every use.
+# Weights alone are small: they save memory, and are unpacked again at every use. First the best.
 _WEIGHT_ONLY = ("int8w", "int4w", "q4", "q4f16", "q2", "q1", "bnb4")
 # What runs well on a kind of device, first the best. int8 has no kernels on CUDA, and OpenVINO
 # brings its own precision to an fp32 graph. Any other provider gets the exact variant.
 _OWN_KERNELS = ("cpu", "cuda")
-_PREFERRED = {"cuda": ("fp16", "fp32")}
-_EXACT = ("fp32",)
+_PREFERRED = {"cuda": ("fp16", "fp32", *_WEIGHT_ONLY)}
+_EXACT = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def choose_precision(
     if _saturates(bundle, components, precision, kernels):
         return Choice(
             precision,
-            f"{reason}; this CPU's products of 8-bit weights would saturate ({kernels}), so "
-            "that they are computed exactly, which is slow",
+            f"{reason}; this CPU's products of 8-bit weights would saturate, so that they are "
+            "computed exactly, which is slow",
             exact_products=True,
         )
     return Choice(precision, reason, portable=portable)
@@ -90,8 +90,8 @@ def _portable(
         there = f"valid: {', '.join(plain)}" if plain else "export it again with fp32 or fp16"
         asked = f"{bundle.name} in {requested}" if requested in held else bundle.name
         raise PrecisionError(
-            f"{asked} is made of operators that are ONNX Runtime's own; for {kind} the bundle has "
-            f"to hold graphs of plain ones; {there}"
+            f"{asked} is made of operators that are ONNX Runtime's own; all providers but the "
+            f"CPU's and CUDA's, such as {kind}, need graphs of plain ones; {there}"
         )
     return plain
 
@@ -121,9 +121,10 @@ def _on_cpu(
         and not _saturates(bundle, components, precision, kernels)
     ]
     here = f"{kernels} int8 kernels here"
-    if len(fit) < 2:
-        one = (fit or held)[0]
-        return one, f"auto: of {', '.join(held)} it suits a CPU best, with {here}"
+    if not fit:
+        return _least_unfit(held, here)
+    if len(fit) == 1:
+        return fit[0], f"auto: of {', '.join(held)} it suits a CPU best, with {here}"
     there = bundle.stated("verified", "machine", "int8_kernels") or "unknown"
     alike = _alike(kernels, there)
     speed = _measured_speed(bundle, components) if alike else {}
@@ -134,8 +135,8 @@ def _on_cpu(
         return fastest, f"auto: {measured}, with {there} int8 kernels; {here}"
     times_apart = f"{here}, and the manifest's times are from {there} ones"
     if bundle.manifest is not None and not alike:
-        # With AVX2, weights of 7 bits: twice as many products at once as in fp32.
-        if kernels in (*hardware.FAST, *hardware.SATURATING) and "int8" in fit:
+        # Where products saturate, weights of 7 bits: twice as many at once as in fp32.
+        if kernels in (*hardware.FAST, hardware.SATURATING) and "int8" in fit:
             return "int8", f"auto: {times_apart}"
         return _exact(fit, times_apart)
     return _exact(fit, "no variants were compared on a CPU")
@@ -147,14 +148,27 @@ def _exact(fit: Sequence[str], why: str) -> tuple[str, str]:
     return fit[0], f"auto: {why}; it is the first one held"
 
 
+def _least_unfit(held: Sequence[str], here: str) -> tuple[str, str]:
+    """Of variants that do not suit a CPU, the one that loses least, and why."""
+    of = f"auto: none of {', '.join(held)} suits a CPU with {here}"
+    for precision in _WEIGHT_ONLY:
+        if precision in held:
+            return precision, f"{of}; weights alone in few bits save memory, though no time"
+    if "fp16" in held:
+        return "fp16", f"{of}; fp16 is widened to fp32 at every operator, slow and exact"
+    return held[0], f"{of}; it is the first one held"
+
+
 def _alike(here: str, there: str) -> bool:
     """Whether times measured with one machine's int8 kernels say which is faster on another's."""
+    if "unknown" in (here, there):
+        return False
     return here == there or (here in hardware.FAST and there in hardware.FAST)
 
 
 def _saturates(bundle: Bundle, components: Sequence[str], precision: str, kernels: str) -> bool:
     """Whether a variant's products are cut off at 16 bits by a machine's kernels."""
-    if kernels not in hardware.SATURATING or precision not in _INTEGER:
+    if kernels != hardware.SATURATING or precision not in _INTEGER:
         return False
     return any(_weight_bits(bundle, component, precision) > 7 for component in components)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from vlrt import demo, hardware
-from vlrt.errors import EngineMissingError, VlrtError
-from vlrt.session import CPU, Placement, Session, engine, int8_kernels
+from vlrt import hardware, jpeg
+from vlrt.errors import EngineMissingError, ProviderError
+from vlrt.session import CPU, Placement, engine, int8_kernels, start
 
 _BASE = ("numpy", "pillow", "tokenizers", "huggingface_hub")
 _EXTRAS = {
@@ -29,6 +29,7 @@ def report() -> tuple[list[str], bool]:
         f"cpu features  {' '.join(machine['cpu_features']) or 'unknown on this system'}",
     ]
     lines += [f"{name:<13} {_version(name) or 'MISSING'}" for name in _BASE]
+    lines.append(f"large JPEGs   decoded by {jpeg.decoder()}")
     engine_lines, healthy = _engine_lines()
     return [*lines, *engine_lines, *_extra_lines()], healthy
 
@@ -62,11 +63,10 @@ def _engine_lines() -> tuple[list[str], bool]:
 
 
 def _start(provider: str) -> str | None:
-    """Load the smallest graph that comes with vlrt on a provider; None, or why it failed."""
-    graph = demo.smallest_graph()
+    """None, or why a provider did not start."""
     try:
-        Session(graph, Placement(((provider, {}),), "doctor"), threads=1)
-    except VlrtError as error:
+        start(Placement(((provider, {}),), "doctor"))
+    except ProviderError as error:
         return str(error).splitlines()[0]
     return None
 

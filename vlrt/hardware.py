@@ -3,15 +3,18 @@
 ONNX Runtime chooses its int8 kernels by what the processor offers (`core/mlas/lib/platform.cpp`).
 The names here stand for its choices for uint8 activations against int8 weights:
 
-| kernels   | processors                                  | products                           |
-|-----------|---------------------------------------------|------------------------------------|
-| `amx`     | Sapphire Rapids and later, on Linux         | exact, fast                        |
-| `vnni`    | Cascade and Ice Lake, Alder Lake, Zen 4 ... | exact, fast                        |
-| `avx2`    | x86 before them                             | saturate in 16 bits                |
-| `i8mm`    | arm64 from v8.6, on Linux                   | exact, fast                        |
-| `dotprod` | arm64 from v8.2                             | exact, fast                        |
-| `none`    | older ones                                  | exact, no faster than fp32         |
-| `unknown` | the system does not tell                    |                                    |
+| kernels      | processors                                  | products                        |
+|--------------|---------------------------------------------|---------------------------------|
+| `amx`        | Sapphire Rapids and later, on Linux         | exact, fast                     |
+| `vnni`       | Cascade and Ice Lake, Alder Lake, Zen 4 ... | exact, fast                     |
+| `saturating` | x86 before them, from AVX2 on               | saturate in 16 bits             |
+| `i8mm`       | arm64 from v8.6, on Linux                   | exact, fast                     |
+| `dotprod`    | arm64 from v8.2                             | exact, fast                     |
+| `none`       | older ones                                  | exact, no faster than fp32      |
+| `unknown`    | the system does not tell                    |                                 |
+
+The last word has `vlrt.session.int8_kernels`, which tries two products: on Windows, which tells no
+features of x86, ONNX Runtime has kernels for SSE4.1 that saturate too.
 """
 
 import math
@@ -27,14 +30,11 @@ from typing import Any
 FAST = ("amx", "vnni", "i8mm", "dotprod")
 # Two products of 255 by 127 are added in 16 bits, which end at 32,767: they are cut off there.
 # Weights of 7 bits fit: 2 * 255 * 64 is 32,640.
-SATURATING = ("avx2",)
+SATURATING = "saturating"
 MEANINGS = {
     **dict.fromkeys(FAST, "int8 is exact, and the fastest"),
-    **dict.fromkeys(
-        SATURATING,
-        "products of 8-bit weights saturate in 16 bits; such graphs are computed exactly here, "
-        "which is slow, and `auto` does not take them",
-    ),
+    SATURATING: "products of 8-bit weights saturate in 16 bits; such graphs are computed exactly "
+    "here, which is slow, and `auto` takes them only where a bundle holds nothing else",
     "none": "int8 is exact, and saves memory rather than time",
     "unknown": "this system does not tell which int8 kernels its processor allows",
 }
@@ -58,12 +58,11 @@ _WINDOWS_ARM_DOT_PRODUCT = 43  # PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE of winnt.h
 
 
 def describe() -> dict[str, Any]:
-    """This machine, as manifests and benchmarks record it."""
+    """This machine, as manifests and benchmarks record it beside its int8 kernels."""
     return {
         "processor": processor_name(),
         "threads": available_cpus(),
         "cpu_features": cpu_features(),
-        "int8_kernels": int8_kernels(),
     }
 
 
@@ -87,7 +86,7 @@ def cpu_features() -> list[str]:
 
 
 def int8_kernels() -> str:
-    """Which of the int8 kernels in the table above ONNX Runtime takes on this machine."""
+    """Which of the int8 kernels in the table above ONNX Runtime should take on this machine."""
     return kernels(platform.system(), platform.machine(), cpu_features())
 
 
@@ -122,7 +121,7 @@ def _x86_kernels(system: str, features: frozenset[str]) -> str:
         return "amx"
     if "avx_vnni" in features or features >= _AVX512 | {"avx512_vnni"}:
         return "vnni"
-    return "avx2"
+    return SATURATING
 
 
 def features_of_cpuinfo(text: str) -> list[str]:

@@ -3,6 +3,8 @@
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -108,14 +110,16 @@ def decode(
         except UnidentifiedImageError as error:
             raise ImageError(f"{name} is not a picture that Pillow can read") from error
         except Exception as error:
-            raise ImageError(f"{name} is not a picture that Pillow can read: {error}") from error
+            why = _why(error)
+            raise ImageError(f"{name} is not a picture that Pillow can read: {why}") from error
         size_hw = (image.height, image.width)
         check_size(size_hw, name)
-        if shorter_side is not None:
-            target = shorter_side * FAST_DECODE_MARGIN
-            image.draft(None, (target, target))
-        if (image.height, image.width) == size_hw:
-            image = jpeg.decoded(image, file)
+        with _decoding(name):
+            if shorter_side is not None:
+                target = shorter_side * FAST_DECODE_MARGIN
+                image.draft(None, (target, target))
+            if (image.height, image.width) == size_hw:
+                image = jpeg.decoded(image, file)
         rgb = _to_rgb(image, name, high_bit_depth).image
         turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)  # those that swap the sides
         return Decoded(rgb, size_hw[::-1] if turned else size_hw)
@@ -176,9 +180,22 @@ def check_size(size_hw: tuple[int, int], name: str) -> None:
         )
 
 
+@contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Raise what comes up while a picture is decoded, whatever it is, as an error that names it."""
+    try:
+        yield
+    except Exception as error:
+        raise ImageError(f"{name} cannot be decoded: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__  # a MemoryError says nothing
+
+
 def _to_rgb(image: Image.Image, name: str, high_bit_depth: str) -> Decoded:
     check_size((image.height, image.width), name)
-    try:
+    with _decoding(name):
         image.load()
         if image.getexif().get(ORIENTATION) in range(2, 9):  # of others it would make a copy
             image = ImageOps.exif_transpose(image)
@@ -191,8 +208,6 @@ def _to_rgb(image: Image.Image, name: str, high_bit_depth: str) -> Decoded:
             rgb = Image.fromarray(np.rint(levels / 257).astype(np.uint8)).convert("RGB")
         else:
             rgb = image if image.mode in ("RGB", "RGBX") else image.convert("RGB")
-    except Exception as error:
-        raise ImageError(f"{name} cannot be decoded: {error}") from error
     return Decoded(rgb, (rgb.height, rgb.width))
 
 

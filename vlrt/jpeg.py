@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 import PIL
-from PIL import Image, features
+from PIL import Image
 
 # (colours, sampling) in simplejpeg's words that decode bit for bit as in Pillow. The rest is rare,
 # and some of it (CMYK) is turned into RGB in another way.
@@ -23,12 +23,21 @@ _ALIKE = {("Gray", "Gray"), ("RGB", "444")} | {
 _LEAST_PIXELS = 2**22
 # simplejpeg takes a file as a whole. A longer one than this is left to Pillow, which does not.
 _MOST_BYTES = 2**28
+# Pillow's libjpeg-turbo has to be at least simplejpeg's own, and below what mozjpeg calls itself:
+# (major, minor).
+_LEAST_TURBO, _BEYOND_TURBO = (3, 1), (4, 0)
 
 
 @functools.cache
 def simplejpeg() -> ModuleType | None:
-    """The module, or None where it is not installed or Pillow has another JPEG library than it."""
-    if not features.check_feature("libjpeg_turbo"):
+    """The module, or None where it is not installed, or Pillow's JPEG library is another or older.
+
+    Imported when first asked for, and not with vlrt.
+    """
+    from PIL import features
+
+    turbo = features.version_feature("libjpeg_turbo") or "0.0"
+    if not _LEAST_TURBO <= tuple(int(part) for part in turbo.split(".")[:2]) < _BEYOND_TURBO:
         return None
     try:
         import simplejpeg as module
@@ -56,11 +65,12 @@ def decoded(image: Image.Image, file: BinaryIO) -> Image.Image:
     Returns:
         Mode RGBX (of which X means nothing), or `image` as it is.
     """
-    module = simplejpeg()
     # MPO is several JPEGs in a row, of which the first is the picture: telephones write it.
-    if module is None or image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB"):
+    unlike = image.format not in ("JPEG", "MPO") or image.mode not in ("L", "RGB")
+    if unlike or image.width * image.height < _LEAST_PIXELS:
         return image
-    if image.width * image.height < _LEAST_PIXELS:
+    module = simplejpeg()
+    if module is None:
         return image
     position = file.tell()
     file.seek(0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlrt import families, jpeg
+from vlrt import families
 from vlrt.bundle import Bundle, open_bundle
 from vlrt.checks import checked_count
 from vlrt.choice import choose_precision
@@ -39,7 +39,8 @@ def load(
             by the manifest's times and this machine's kernels (`model.info` says which and why).
         device: "cpu", "cuda", "cuda:1", or "auto": CUDA if this ONNX Runtime is built for it.
         providers: ONNX Runtime provider names instead of a device, each alone or as a pair with
-            a dictionary of its options.
+            a dictionary of its options. If the first is not the CPU's or CUDA's, a bundle of vlrt's
+            gives it graphs of plain operators, which exports make in fp32 and fp16 alone.
         revision: branch, tag or commit, on the hub.
         offline: use only what the hub's cache already holds.
         threads: threads inside an operator; all CPUs that this process may use by default.
@@ -54,7 +55,9 @@ def load(
 
     Raises:
         BundleError: the bundle is missing, broken or not understood (see `vlrt.errors`).
-        ProviderError: the device is not there or did not start, or ONNX Runtime is not installed.
+        PrecisionError: the bundle does not hold the precision, or not for this provider.
+        ProviderError: the device is not there, does not start or refuses its options, or ONNX
+            Runtime is not installed.
         OptionError: an argument is outside its valid choices.
     """
     if decode not in DECODE:
@@ -96,7 +99,6 @@ def load(
         "threads": threads,
         "spinning": spinning,
         "decode": decode,
-        "jpeg_decoder": jpeg.decoder(),
         "components": list(components),
     }
     if components != family.COMPONENTS:

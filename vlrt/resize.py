@@ -18,8 +18,9 @@ Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 # Pixels of a picture that its first pass takes at a time: two megabytes, which stay in a core's
 # cache between the copy and the resize. Smaller bands compute the filter's weights too often.
 _BAND = 2**19
-# The newest Pillow whose order of passes is known here; with a later one it resizes on its own.
-KNOWN_PILLOW = 13
+# The newest Pillow, (major, minor), whose order of passes is known here; a later one resizes on its
+# own, until someone has looked.
+KNOWN_PILLOW = (13, 0)
 # How far each filter reaches from the centre of an output pixel, in pixels of the coarser side.
 _REACH = {
     Resampling.BOX: 0.5,
@@ -89,7 +90,8 @@ def _rows_first(size_wh: tuple[int, int], resized_wh: tuple[int, int]) -> bool:
     from 13.0, not where its height shrinks by more than twice what its width does, in pixels.
     """
     (width, height), (resized_w, resized_h) = size_wh, resized_wh
-    known = int(PIL.__version__.split(".", maxsplit=1)[0]) <= KNOWN_PILLOW
+    version = tuple(int(part) for part in PIL.__version__.split(".")[:2])
+    known = version <= KNOWN_PILLOW
     return known and height <= 100 * width and height - resized_h <= 2 * (width - resized_w)
 
 

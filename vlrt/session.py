@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt import hardware
+from vlrt.arena import Arena
+from vlrt.checks import checked_providers
 from vlrt.errors import (
     BundleError,
     EngineMissingError,
@@ -29,12 +31,17 @@ _TYPES = {
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
-# A graph of one operator, MatMulInteger: uint8 `a` [1, 4] by int8 [4, 1] of 127. That it is what it
-# is said to be, `tests/test_session.py` shows.
+# Graphs of one operator; that they are what they are said to be, `tests/test_session.py` shows.
+# MatMulInteger: uint8 `a` [1, 4] by int8 [4, 1] of 127.
 _FOUR_PRODUCTS = bytes.fromhex(
     "08083a580a180a01610a0162120179220d4d61744d756c496e74656765721201672a0f0804080110"
     "034201624a047f7f7f7f5a130a0161120e0a0c080212080a0208010a02080462130a0179120e0a0c"
     "080612080a0208010a02080142040a00100d"
+)
+# Add: float32 `x` [1] to itself. There is no provider that does not know it.
+_ONE_SUM = bytes.fromhex(
+    "08083a350a0e0a01780a01781201792203416464120167"
+    "5a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
 )
 
 
@@ -69,6 +76,11 @@ class Placement:
     def kind(self) -> str:
         """The kind of device, as manifests name it: "cpu", "cuda", or the provider's own name."""
         return {CPU: "cpu", CUDA: "cuda"}.get(self.provider, self.provider)
+
+    def __str__(self) -> str:
+        """The provider, and its options if there are any."""
+        name, options = self.providers[0]
+        return f"{name} with {dict(options)}" if options else name
 
 
 def engine() -> Any:
@@ -108,7 +120,7 @@ def place(device: str = "auto", providers: Sequence[Provider] | None = None) -> 
     if providers is not None:
         if device != "auto":
             raise OptionError(f"give device={device!r} or providers={providers!r}, not both")
-        pairs = _provider_pairs(providers, available)
+        pairs = checked_providers(providers, available)
         _need_providers([name for name, _ in pairs], available)
         return Placement(pairs, "providers were given")
     if device == "auto":
@@ -125,29 +137,6 @@ def place(device: str = "auto", providers: Sequence[Provider] | None = None) -> 
     _need_providers([CUDA], available)
     options = {"device_id": int(index or 0)}
     return Placement(((CUDA, options), (CPU, {})), f"device={device!r} was given")
-
-
-def _provider_pairs(
-    given: Sequence[Provider], available: Sequence[str]
-) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-    """Providers as names with their options, checked as far as ONNX Runtime is not asked."""
-    valid = "valid: a list of names, or of pairs of a name and a dictionary of options"
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise OptionError(f"providers is {given!r:.60}; {valid}")
-    if not given:
-        raise OptionError("providers is empty; valid: " + ", ".join(available))
-    pairs: list[tuple[str, Mapping[str, Any]]] = []
-    for number, one in enumerate(given):
-        pair = (one, {}) if isinstance(one, str) else one
-        match pair:
-            case (str(name), Mapping() as options) if all(isinstance(k, str) for k in options):
-                pairs.append((name, dict(options)))
-            case _:
-                raise OptionError(f"providers[{number}] is {one!r:.60}; {valid}")
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise OptionError(f"providers names one twice: {', '.join(names)}")
-    return tuple(pairs)
 
 
 def _need_providers(names: Sequence[str], available: Sequence[str]) -> None:
@@ -178,9 +167,9 @@ def products_saturate() -> bool:
 def int8_kernels() -> str:
     """The machine's int8 kernels, a key of `hardware.MEANINGS`; how exact they are was tried."""
     if products_saturate():
-        return "avx2"
+        return hardware.SATURATING
     named = hardware.int8_kernels()
-    if named in hardware.SATURATING:
+    if named == hardware.SATURATING:
         return "none"
     # Windows does not tell, but ONNX Runtime's build for it saturates on all x86 without VNNI.
     if named == "unknown" and (platform.system(), platform.machine()) == ("Windows", "AMD64"):
@@ -188,8 +177,13 @@ def int8_kernels() -> str:
     return named
 
 
-def session_options(threads: int, *, spinning: bool, exact_products: bool) -> Any:
-    """ONNX Runtime's `SessionOptions`, as measured best; arguments as `Session` takes them."""
+def session_options(
+    threads: int, *, spinning: bool, exact_products: bool, arena: bool = True
+) -> Any:
+    """ONNX Runtime's `SessionOptions`, as measured best; arguments as `Session` takes them.
+
+    `arena` says whether memory on the CPU is kept from run to run.
+    """
     options = engine().SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -199,10 +193,9 @@ def session_options(threads: int, *, spinning: bool, exact_products: bool) -> An
         # MatMulIntegerToFloat and DynamicQuantizeMatMul alike.
         options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 4  # errors are raised, with their text, and not printed too
-    # Memory is kept from run to run, in an arena: asking the system for it every time can take half
-    # as long again as the work (and `Session` gives it back). Without plans of it for every shape,
-    # which take a third more.
-    options.enable_cpu_mem_arena = True
+    # Memory is kept, because asking the system for it every time slows runs down. Plans of it for
+    # every shape are not: they take more of it.
+    options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = False
     return options
 
@@ -216,6 +209,46 @@ def _with_threads(name: str, options: Mapping[str, Any], threads: int) -> dict[s
     return {**own, **options}
 
 
+def _opened(graph: str | bytes, placement: Placement, options: Any, threads: int) -> Any:
+    """ONNX Runtime's own session of a graph or its path, on the provider that was asked for.
+
+    Raises:
+        ProviderError: ONNX Runtime left the provider out, with a warning that nobody sees.
+    """
+    session = engine().InferenceSession(
+        graph,
+        sess_options=options,
+        providers=[name for name, _ in placement.providers],
+        provider_options=[_with_threads(*pair, threads) for pair in placement.providers],
+        enable_fallback=0,  # to the CPU, which it would print and not raise
+    )
+    active = session.get_providers()
+    if active[0] != placement.provider:
+        raise ProviderError(
+            f"{placement} did not start; active: {', '.join(active)}. "
+            "`vlrt doctor` says what is missing"
+        )
+    return session
+
+
+def start(placement: Placement) -> None:
+    """Start a provider on a graph that any provider takes, one addition.
+
+    Those of bundles do not serve to try one: they hold operators that are ONNX Runtime's own, at
+    which OpenVINO's ends the process.
+
+    Raises:
+        ProviderError: it does not start, or refuses its options.
+    """
+    options = session_options(1, spinning=False, exact_products=False, arena=False)
+    try:
+        _opened(_ONE_SUM, placement, options, 1).run(None, {"x": np.ones(1, np.float32)})
+    except ProviderError:
+        raise
+    except Exception as error:  # as above, of any class
+        raise ProviderError(f"{placement} does not start: {error}") from error
+
+
 class Session:
     """One graph, loaded. Safe to run from several threads at once.
 
@@ -227,12 +260,12 @@ class Session:
             they wait; off, a single small request takes longer.
         exact_products: whether int8 products that would saturate are made from wider numbers. It
             is for processors where they would (`products_saturate`): on others ONNX Runtime obeys
-            too, and takes about twice as long for the same results.
+            too, and takes longer for the same results.
         advice: what to do if the file cannot be loaded, for the error.
 
     Raises:
-        BundleError: ONNX Runtime cannot load the file.
-        ProviderError: the provider was asked for, but did not start.
+        BundleError: ONNX Runtime cannot load the file, or not on this provider.
+        ProviderError: the provider was asked for, but does not start, or refuses its options.
     """
 
     def __init__(
@@ -245,27 +278,29 @@ class Session:
         exact_products: bool = False,
         advice: str = "",
     ) -> None:
-        ort = engine()
-        options = session_options(threads, spinning=spinning, exact_products=exact_products)
+        self._keeps_memory = placement.kind == "cpu"  # elsewhere little of it is the CPU's
+        self._arena = Arena()
+        options = session_options(
+            threads,
+            spinning=spinning,
+            exact_products=exact_products,
+            arena=self._keeps_memory,
+        )
         try:
-            self._session = ort.InferenceSession(
-                str(path),
-                sess_options=options,
-                providers=[name for name, _ in placement.providers],
-                provider_options=[_with_threads(*pair, threads) for pair in placement.providers],
-            )
+            self._session = _opened(str(path), placement, options, threads)
+        except ProviderError:
+            raise
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            where = " with ".join(f"{part}" for part in placement.providers[0] if part)
-            message = f"ONNX Runtime {ort.__version__} cannot load {path} on {where}: {error}"
-            raise BundleError("\n".join(filter(None, (message, advice)))) from error
-        active = self._session.get_providers()
-        if active[0] != placement.provider:
-            raise ProviderError(
-                f"{placement.provider} did not start; active: {', '.join(active)}. "
-                "`vlrt doctor` says what is missing"
-            )
-        self._kind = placement.kind
-        self._largest = 0  # bytes of the largest inputs since memory was given back
+            said = [
+                f"ONNX Runtime {engine().__version__} cannot load {path} on {placement}: {error}"
+            ]
+            if placement.providers != ((CPU, {}),):
+                start(placement)  # or it is the provider that does not, whatever the file
+                said.append(
+                    f"{placement.provider} itself starts: it may not take what is in this graph, "
+                    "which device='cpu' may"
+                )
+            raise BundleError("\n".join(filter(None, (*said, advice)))) from error
         self._types = {node.name: _TYPES.get(node.type) for node in self._session.get_inputs()}
         self._outputs = [node.name for node in self._session.get_outputs()]
         self.input_shapes: Mapping[str, tuple[int | None, ...]] = {
@@ -294,26 +329,21 @@ class Session:
             for name, kind in self._types.items()
         }
         size = sum(array.nbytes for array in feed.values())
-        try:
-            outputs = self._session.run(self._outputs, feed, self._run_options(size))
-        except Exception as error:
-            shapes = {name: array.shape for name, array in feed.items()}
-            raise InferenceError(f"ONNX Runtime refused inputs of {shapes}: {error}") from error
+        with self._arena.run(size) as gives_back:
+            options = _giving_back() if gives_back and self._keeps_memory else None
+            try:
+                outputs = self._session.run(self._outputs, feed, options)
+            except Exception as error:
+                shapes = {name: array.shape for name, array in feed.items()}
+                raise InferenceError(f"ONNX Runtime refused inputs of {shapes}: {error}") from error
         return {
             name: value.astype(np.float32) if value.dtype == np.float16 else value
             for name, value in zip(self._outputs, outputs, strict=True)
         }
 
-    def _run_options(self, size: int) -> Any:
-        """Options of a run with inputs of so many bytes, or None.
 
-        The first run that is less than half as large as the largest before it gives back to the
-        system what that one took. Runs of a size never do, which would make them slower.
-        """
-        if self._kind != "cpu" or 2 * size >= self._largest:
-            self._largest = max(self._largest, size)
-            return None
-        self._largest = size
-        options = engine().RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return options
+def _giving_back() -> Any:
+    """Options of a run after which the arena's unused memory goes back to the system."""
+    options = engine().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options

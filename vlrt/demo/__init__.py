@@ -32,11 +32,6 @@ def bundle(family: str) -> Path:
     return ROOT / "bundles" / family
 
 
-def smallest_graph() -> Path:
-    """The smallest ONNX file that comes with vlrt."""
-    return min(ROOT.rglob("*.onnx"), key=lambda path: path.stat().st_size)
-
-
 class Demonstration:
     """A family's bundle, loaded, and its pictures.
 
