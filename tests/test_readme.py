@@ -187,3 +187,21 @@ def test_the_demos_detector_reaches_what_it_was_asked_for():
     for name in ("torch fp32", "vlrt fp32"):
         assert accuracy[name]["seen"]["mAP50"] >= 0.85
         assert accuracy[name]["held_out"]["mAP50"] >= 0.6
+
+
+def test_the_times_of_preprocessing_are_those_that_were_measured():
+    file = ROOT / "benchmarks/results/preprocessing.json"
+    medians = json.loads(file.read_text())["by_threads"]["2"]["median_s"]
+    rows = {
+        f"{family}, {prefix}{size}": medians[f"{family.replace('-', '').lower()} {size}{suffix}"]
+        for family in ("CLIP", "OWL-ViT", "ViLT")
+        for prefix, size, suffix in (
+            ("", "4000x3000", ""),
+            ("", "1920x1080", ""),
+            ("eight of ", "1920x1080", " x 8"),
+        )
+    }
+    contenders = ("hf-processors-rs", "vlrt, Pillow", "vlrt, simplejpeg", "vlrt, fast")
+    for row, taken in rows.items():
+        ratios = [f"{taken[name] / taken['transformers']:.2f}" for name in contenders]
+        assert f"| {row} | {' | '.join(ratios)} |" in README

@@ -273,7 +273,9 @@ def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
         for name in names
     }
     manifest = {"format_version": FORMAT_VERSION, **content, "files": files}
-    (root / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (root / MANIFEST).write_text(
+        json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def _list_files(root: Path) -> list[str]:
