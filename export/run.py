@@ -27,6 +27,9 @@ from .preparation import Preparation
 from .recipes import Workshop, producer, save, save_beside
 from .samples import Samples
 
+# Samples for a portable graph: the same weights in other operators.
+FEW = 2
+
 Arrays = dict[str, NDArray[Any]]
 Say = Callable[[str], None]
 
@@ -272,7 +275,7 @@ class Run:
             beside = self.root / bundle.graph_file(component, precision, portable=True)
             plain = self.workshop.build(component, replace(recipe, portable=True))
             shared = save_beside(plain.model(producer()), beside, path)
-            entry["portable"] = self._prove(component, beside, shared)[1]
+            _, entry["portable"] = self._prove(component, beside, shared, FEW)
         size = sum((path.parent / file).stat().st_size for file in files)
         self.say(
             f"  onnx/{path.name}: {size / 1e6:.1f} MB, lowest cosine "
@@ -281,14 +284,17 @@ class Run:
         )
         return found, entry
 
-    def _prove(self, component: str, path: Path, files: list[str]) -> tuple[Arrays, dict[str, Any]]:
-        """What a graph gives for the samples, and how that compares."""
-        inputs = self.inputs[component]
+    def _prove(
+        self, component: str, path: Path, files: list[str], number: int | None = None
+    ) -> tuple[Arrays, dict[str, Any]]:
+        """What a graph gives for the samples, or the first `number`, and how that compares."""
+        inputs = {name: array[:number] for name, array in self.inputs[component].items()}
+        expected = {name: array[:number] for name, array in self.expected[component].items()}
         size = verify.slice_size(inputs, self.at_once)
         found, repeatable = verify.run_twice(self._open(path), inputs, size)
         return found, {
             "files": [f"onnx/{file}" for file in files],
-            "parity": verify.parity(found, self.expected[component]),
+            "parity": verify.parity(found, expected),
             "repeatable": repeatable,
         }
 
