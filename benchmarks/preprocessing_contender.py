@@ -14,18 +14,18 @@ The programs import what they run inside of functions: no contender has another'
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engine_contender import turn
 from numpy.typing import NDArray
 
 Work = dict[str, Any]
 Run = Callable[[], NDArray[np.float32]]
-_LEAST_RUNS, _LEAST_SECONDS = 3, 0.2
+_LEAST_SECONDS = 0.2
 _PACKAGES = {
     "transformers": ("transformers", "pillow"),
     "hf-processors-rs": ("hf-processors-rs",),
@@ -116,17 +116,6 @@ def load(contender: str, work: Work, threads: int) -> Run:
     return load_vlrt(work, threads, "fast" if contender == "vlrt, fast" else "exact")
 
 
-def turn(run: Run) -> list[float]:
-    """Seconds of some runs."""
-    run()
-    seconds: list[float] = []
-    while len(seconds) < _LEAST_RUNS or sum(seconds) < _LEAST_SECONDS:
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
 def main() -> None:
     """Load, show what comes out, and take turns."""
     contender, job = sys.argv[1], json.loads(sys.argv[2])
@@ -135,7 +124,7 @@ def main() -> None:
         np.save(Path(job["outputs"], f"{name}.npy"), run())
     print(json.dumps({name: version(name) for name in _PACKAGES[contender]}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(turn(runs[line.strip()])), flush=True)
+        print(json.dumps(turn(runs[line.strip()], _LEAST_SECONDS)), flush=True)
 
 
 if __name__ == "__main__":

@@ -72,11 +72,10 @@ class Ladder:
 
     def _measure(self, component: str) -> None:
         recipe, few = self.recipes[component], self._samples[component][:_TELLING]
-        harm = measure_harm(self._workshop, component, recipe, few)
+        graph = self._workshop.build(component, recipe)
+        harm = measure_harm(self._workshop, component, recipe, few, graph.weights)
         self.harm[component] = harm
-        self._steps[component] = next_recipes(
-            recipe, harm, self._workshop.build(component, recipe).unsmoothed
-        )
+        self._steps[component] = next_recipes(recipe, harm, graph.unsmoothed)
         self._workshop.say(f"  {self.told()[-1]}")
 
     def _step(self, component: str) -> bool:
@@ -90,7 +89,11 @@ class Ladder:
 
 
 def measure_harm(
-    workshop: Workshop, component: str, recipe: Recipe, samples: Sequence[Arrays]
+    workshop: Workshop,
+    component: str,
+    recipe: Recipe,
+    samples: Sequence[Arrays],
+    names: Sequence[str],
 ) -> dict[str, float]:
     """How much each layer of a variant hurts: the error with this one alone as the recipe says.
 
@@ -99,12 +102,12 @@ def measure_harm(
         component: one of the family's.
         recipe: of the variant.
         samples: the component's, of any sizes.
+        names: the graph's layers and tables.
 
     Returns:
         Layer or table -> how far the output that suffers most is from that of the fp32 graph, as a
         share of its size; the worst first, infinite where there is not a number.
     """
-    names = workshop.build(component, recipe).weights
     asked = [name for name in names if recipe.of(name) == recipe.precision]
     workshop.say(f"  {component}: trying {len(asked)} layers one by one")
     wanted = workshop.each_output(component, Recipe("fp32"), samples)

@@ -44,7 +44,7 @@ class Products(Builder):
         """
         kind = self._types[value]
         scale, bias = (self.weight(f"{name}.{part}") for part in ("weight", "bias"))
-        divisor = self._balance(feeds, np.hypot(scale, bias))
+        divisor = self.balance(*feeds, magnitudes=np.hypot(scale, bias))
         if divisor is not None:
             scale, bias = scale / divisor, bias / divisor
         parts = (
@@ -56,30 +56,27 @@ class Products(Builder):
             self._divisors[normed] = divisor
         return normed
 
-    def _balance(
-        self, feeds: Sequence[tuple[str, ...]], magnitudes: NDArray[np.float32]
+    def balance(
+        self, *feeds: tuple[str, ...], magnitudes: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32] | None:
-        """What to divide the channels of a LayerNorm by, or None for nothing.
+        """What to divide the channels of a value by, float32 [K].
 
         Args:
-            feeds: as `layer_norm` takes them.
-            magnitudes: float32 [D], what its channels are like, for want of calibration.
+            feeds: the linear layers that take it, as `layer_norm` takes them.
+            magnitudes: float32 [K], what its channels are like, for want of calibration.
+
+        Returns:
+            None for nothing: no layer is int8, or it is not known what they take.
         """
         layers = ["+".join(names) for names in feeds]
         if not any(self.recipe.of(layer) == "int8" for layer in layers):
             return None
         seen = [found.peaks for found in map(self.recipe.channels, layers) if found is not None]
+        peaks = np.max(seen, axis=0) if seen else magnitudes
+        if peaks is None:
+            return None
         weights = [self.packed_weight(names) for names in feeds]
-        return smoothing(np.max(seen or [magnitudes], axis=0), np.concatenate(weights, axis=1))
-
-    def balance(self, layer: str) -> NDArray[np.float32] | None:
-        """What to divide the channels by that a linear layer takes, float32 [K].
-
-        Returns:
-            None for nothing: the layer is not int8, or it is not known what it takes.
-        """
-        found = self.recipe.channels(layer) if self.recipe.of(layer) == "int8" else None
-        return None if found is None else smoothing(found.peaks, self.packed_weight([layer]))
+        return smoothing(peaks, np.concatenate(weights, axis=1))
 
     def first_tokens(self, tokens: str, number: str) -> str:
         """The first so many (int64 [1]) of tokens [B, L, D]."""
@@ -209,8 +206,9 @@ class Products(Builder):
         """
         table = self.weight(f"{name}.weight")
         self.tables.append(name)
-        if self.recipe.of(name) in ("fp32", "fp16"):
-            kind = HALF if self.recipe.of(name) == "fp16" else FLOAT
+        precision = self.recipe.of(name)
+        if precision in ("fp32", "fp16"):
+            kind = HALF if precision == "fp16" else FLOAT
             rows = self.op("Gather", self.floats(table, f"{name}.weight", kind), ids)
             return str(rows)
         quantized, scales = quantize_columns(table.T)

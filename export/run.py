@@ -94,6 +94,7 @@ class Run:
         self.values: dict[str, float] = family.values(checkpoint)
         self.at_once: int = family.at_once(checkpoint.config)
         self.threads = hardware.available_cpus()
+        self.exact_products = options.weight_bits > 7 and products_saturate()
         self.workshop = Workshop(family, checkpoint, root.parent, self._open, say)
         prepare = Preparation(family, self.runtime, root)
         self.tokenizer = prepare.tokenizer
@@ -265,17 +266,18 @@ class Run:
         path = self.root / bundle.graph_file(component, precision)
         graph = self.workshop.build(component, recipe)
         files = save(graph.model(producer()), path)
-        found, proof = self._prove(component, path, files)
+        session = self._open(path)
+        found, proof = self._prove(component, session, files)
         entry = {
             **proof,
             "recipe": recipe.describe(graph.weights),
-            "speed": verify.speed(self._open(path), self.single[component], self.threads, "cpu"),
+            "speed": verify.speed(session, self.single[component], self.threads, "cpu"),
         }
         if precision in PORTABLE:
             beside = self.root / bundle.graph_file(component, precision, portable=True)
             plain = self.workshop.build(component, replace(recipe, portable=True))
             shared = save_beside(plain.model(producer()), beside, path)
-            _, entry["portable"] = self._prove(component, beside, shared, FEW)
+            _, entry["portable"] = self._prove(component, self._open(beside), shared, FEW)
         size = sum((path.parent / file).stat().st_size for file in files)
         self.say(
             f"  onnx/{path.name}: {size / 1e6:.1f} MB, lowest cosine "
@@ -285,13 +287,13 @@ class Run:
         return found, entry
 
     def _prove(
-        self, component: str, path: Path, files: list[str], number: int | None = None
+        self, component: str, session: Session, files: list[str], number: int | None = None
     ) -> tuple[Arrays, dict[str, Any]]:
         """What a graph gives for the samples, or the first `number`, and how that compares."""
         inputs = {name: array[:number] for name, array in self.inputs[component].items()}
         expected = {name: array[:number] for name, array in self.expected[component].items()}
         size = verify.slice_size(inputs, self.at_once)
-        found, repeatable = verify.run_twice(self._open(path), inputs, size)
+        found, repeatable = verify.run_twice(session, inputs, size)
         return found, {
             "files": [f"onnx/{file}" for file in files],
             "parity": verify.parity(found, expected),
@@ -299,8 +301,7 @@ class Run:
         }
 
     def _open(self, path: Path) -> Session:
-        exact = self.options.weight_bits > 7 and products_saturate()
-        return Session(path, place("cpu"), threads=self.threads, exact_products=exact)
+        return Session(path, place("cpu"), threads=self.threads, exact_products=self.exact_products)
 
     def _manifest(self, report: Report) -> dict[str, Any]:
         allowed = self.family.PIXELS_ABS

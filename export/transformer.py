@@ -158,7 +158,7 @@ def encoder(
             f"{layer}{name}" for name in (names.query, names.key, names.value)
         )
         norm, out = f"{layer}{names.norm1}", f"{layer}{names.out}"
-        divisor = graph.balance(out)  # attention mixes tokens, never channels
+        divisor = graph.balance((out,))  # attention mixes tokens, never channels
         if first is None or number < layers - 1:
             normed = graph.layer_norm(value, norm, epsilon, (of_query, of_key, of_value))
             packed = graph.linear(normed, of_query, of_key, of_value, last_divided=divisor)

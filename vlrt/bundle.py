@@ -214,7 +214,8 @@ def open_bundle(
     names = listing if listing is not None else _list_files(root)
     manifest = _read_manifest(root) if MANIFEST in names else None
     if manifest is not None:
-        variants, portable = _listed_variants(manifest), _listed_portable(manifest)
+        variants = _listed_variants(manifest)
+        portable = _listed_variants(manifest, portable=True)
         values = _numbers(manifest.section("values"))
     else:
         variants, portable, values = _found_variants(names), {}, {}
@@ -296,28 +297,19 @@ def _read_manifest(root: Path) -> Settings:
     return manifest
 
 
-def _listed_variants(manifest: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
+def _listed_variants(
+    manifest: Settings, *, portable: bool = False
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Component -> precision -> files, of the graphs themselves or of those that are portable."""
     components = manifest.section("components")
     variants: dict[str, dict[str, tuple[str, ...]]] = {}
     for component in components:
         listed = components.section(component).section("variants")
-        variants[component] = {
-            precision: _file_names(listed.section(precision)) for precision in listed
-        }
+        entries = {precision: listed.section(precision) for precision in listed}
+        if portable:
+            entries = {p: e.section("portable") for p, e in entries.items() if "portable" in e}
+        variants[component] = {p: _file_names(entry) for p, entry in entries.items()}
     return variants
-
-
-def _listed_portable(manifest: Settings) -> dict[str, dict[str, tuple[str, ...]]]:
-    components = manifest.section("components")
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
-    for component in components:
-        listed = components.section(component).section("variants")
-        found[component] = {
-            precision: _file_names(listed.section(precision).section("portable"))
-            for precision in listed
-            if "portable" in listed.section(precision)
-        }
-    return found
 
 
 def _file_names(variant: Settings) -> tuple[str, ...]:
