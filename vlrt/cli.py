@@ -59,7 +59,10 @@ def _abandon_stdout() -> None:
 
 
 # Verbs of packages that only some installations can run: verb -> module, extra that it needs.
-_FORWARDED = {"export": ("vlrt_export.__main__", "export")}
+_FORWARDED = {
+    "export": ("vlrt_export.__main__", "export"),
+    "bench": ("vlrt_benchmarks.__main__", "bench"),
+}
 
 
 def _forward(verb: str, arguments: list[str]) -> int:
@@ -120,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_verb(verbs, "doctor", _doctor, "say what this machine can run, and what is missing")
     add_verb(verbs, "export", lambda _: 0, "turn a Hugging Face checkpoint into a bundle")
+    add_verb(verbs, "bench", lambda _: 0, "measure speed, accuracy and footprint, and compare them")
     return parser
 
 

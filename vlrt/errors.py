@@ -15,8 +15,10 @@ VlrtError
 │   └── EngineMissingError (ImportError) ONNX Runtime itself is not installed
 ├── InferenceError (RuntimeError)        a graph that cannot be run, or that gives NaN
 ├── ExtraMissingError (ImportError)      a command needs an extra that is not installed
-└── ExportError (ValueError)             a checkpoint that cannot become a bundle
-    └── GateError                        a variant that is not exact enough to be written
+├── ExportError (ValueError)             a checkpoint that cannot become a bundle
+│   └── GateError                        a variant that is not exact enough to be written
+├── DatasetError (ValueError)            files to count accuracy on that cannot be used as they are
+└── BenchmarkError (RuntimeError)        a comparison that cannot be made, or one of it that failed
 ```
 
 Each derives from `VlrtError` and, as named in brackets, from the builtin that fits, so that callers
@@ -98,3 +100,11 @@ class ExportError(VlrtError, ValueError):
 
 class GateError(ExportError):
     """A variant that is not exact enough to be written."""
+
+
+class DatasetError(VlrtError, ValueError):
+    """Files to count accuracy on that are broken, incomplete or contradict each other."""
+
+
+class BenchmarkError(VlrtError, RuntimeError):
+    """A comparison that cannot be made: contenders disagree, or one of them failed."""

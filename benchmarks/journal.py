@@ -1,0 +1,112 @@
+"""What was measured so far, kept on disk: a run that is cut off goes on where it was."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vlrt.errors import BenchmarkError
+from vlrt.files import writing
+
+if TYPE_CHECKING:
+    from typing import Self  # from Python 3.11 on
+
+T = TypeVar("T")
+
+
+class Journal:
+    """Values by key, in a file of JSON lines: first the plan, then each value as it comes.
+
+    Args:
+        path: the file; one that is there is gone on with.
+        plan: all that decides what is measured, ready for JSON. Only a run of the same plan goes
+            on: values of two plans are no one result.
+        fresh: throw away what is there.
+
+    Raises:
+        BenchmarkError: the file holds another plan's run, or is no journal.
+        OptionError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, plan: Mapping[str, Any], *, fresh: bool = False) -> None:
+        self.path = path
+        self._values: dict[str, Any] = {}
+        wanted = json.loads(json.dumps(dict(plan)))
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                path.unlink(missing_ok=True)
+            whole = _whole_lines(path)
+            if whole:
+                self._read(whole, wanted)
+            # What was cut off in the middle of a line is no value.
+            path.write_bytes(b"".join(whole))
+            self._file = path.open("a", encoding="utf-8")
+        if not whole:
+            self._write({"plan": wanted})
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def held(self, key: str) -> bool:
+        """Whether a value is kept under `key`."""
+        return key in self._values
+
+    def keep(self, key: str, make: Callable[[], T]) -> T:
+        """The value kept under `key`; if there is none, what `make` gives, which is then kept.
+
+        Returns:
+            The value as JSON gives it back: tuples are lists, and numbers those of Python.
+        """
+        if key not in self._values:
+            line = {"key": key, "value": make()}
+            self._write(line)
+            self._values[key] = json.loads(json.dumps(line))["value"]
+        value: T = self._values[key]
+        return value
+
+    def done(self) -> None:
+        """Remove the file: its values are in a result."""
+        self._file.close()
+        self.path.unlink()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with writing(self.path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def _read(self, lines: list[bytes], wanted: Mapping[str, Any]) -> None:
+        try:
+            first, *others = (json.loads(line) for line in lines)
+            plan = dict(first["plan"])
+            self._values = {str(line["key"]): line["value"] for line in others}
+        except (ValueError, KeyError, TypeError) as error:
+            raise BenchmarkError(
+                f"{self.path} is not what a benchmark left behind: {error}; remove it, or pass "
+                "--fresh"
+            ) from error
+        if plan != wanted:
+            names = sorted(k for k in {*plan, *wanted} if plan.get(k) != wanted.get(k))
+            what = "; ".join(
+                f"{k} was {plan.get(k)!r:.80}, is {wanted.get(k)!r:.80}" for k in names
+            )
+            raise BenchmarkError(
+                f"{self.path} holds an unfinished run of another plan ({what}): finish it with the "
+                "same options, choose another -o, or pass --fresh to throw it away"
+            )
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """The lines that were written to their end."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
