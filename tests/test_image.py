@@ -368,7 +368,7 @@ def test_older_settings_leave_the_rescaling_unsaid():
     old = {k: v for k, v in NEW_STYLE.items() if k not in ("do_rescale", "rescale_factor")}
     old |= {"size": 32, "crop_size": 32}
     made = ImageProcessor.from_settings(Settings("preprocessor_config.json", old))
-    assert np.array_equal(made.table, processor().table)
+    assert np.array_equal(made.levels.table, processor().levels.table)
     assert made.output_hw == processor().output_hw
 
 

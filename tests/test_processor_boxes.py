@@ -85,7 +85,7 @@ def test_every_style_of_settings_fixes_a_square(name):
     ids=str,
 )
 def test_the_old_flag_for_rescaling_is_honoured(flags, highest):
-    assert ours(SETTINGS["old"] | {"do_normalize": False} | flags).table.max() == highest
+    assert ours(SETTINGS["old"] | {"do_normalize": False} | flags).levels.table.max() == highest
 
 
 @pytest.mark.parametrize("key", ["rescale", "do_rescale"])

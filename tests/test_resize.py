@@ -1,5 +1,6 @@
-"""The resize in bands against Pillow's own resize and crop, bit for bit."""
+"""The resize in bands and strips against Pillow's own resize and crop, bit for bit."""
 
+import os
 import threading
 from unittest.mock import patch
 
@@ -12,9 +13,23 @@ from pictures import picture
 from PIL import Image
 
 from vlrt import resize
-from vlrt.resize import resized
 
 FILTERS = sorted(filter_.value for filter_ in Image.Resampling)
+
+
+def resized(image, size_hw, resample, *, crop_hw=None, threads=1):
+    """What `resize.resize` hands over, put together; every column is there once."""
+    height, width = crop_hw or size_hw
+    whole, seen = Image.new(image.mode, (width, height)), []
+
+    def use(strip, left):
+        assert strip.height == height
+        seen.extend(range(left, left + strip.width))
+        whole.paste(strip, (left, 0))
+
+    resize.resize(image, size_hw, resample, use, crop_hw=crop_hw, threads=threads)
+    assert sorted(seen) == list(range(width))
+    return whole
 
 
 def pillows(image, size_hw, resample, crop_hw):
@@ -55,17 +70,18 @@ sides = st.integers(1, 60)
     crop_hw=st.none() | st.tuples(sides, sides),
     resample=st.sampled_from(FILTERS),
     band=st.integers(0, 400),
-    threads=st.sampled_from([1, 3]),
+    threads=st.sampled_from([1, 2, 3, 7]),
     seed=st.integers(0, 9),
 )
 @example((60, 45), (17, 23), (17, 17), 3, 0, 1, 0)  # what CLIP does of a landscape
 @example((45, 60), (23, 17), (17, 17), 3, 0, 1, 0)  # and of a portrait
 @example((60, 20), (32, 32), None, 3, 0, 3, 0)  # what OWL-ViT does
+@example((20, 30), (32, 32), None, 3, 0, 3, 0)  # and of a picture that is smaller than its input
 @example((60, 20), (9, 30), (40, 40), 3, 0, 3, 0)  # a crop that pads
 @example((1, 60), (50, 1), (1, 1), 1, 0, 1, 0)
 def test_any_resize_and_crop_is_pillows(size_wh, size_hw, crop_hw, resample, band, threads, seed):
     image = picture("RGB", size_wh, seed)
-    with patch.object(resize, "_BAND", band):
+    with patch.object(resize, "_BAND", band), patch.object(resize, "_SHARED", 0):
         found = resized(image, size_hw, resample, crop_hw=crop_hw, threads=threads)
     assert same(found, pillows(image, size_hw, resample, crop_hw))
 
@@ -76,14 +92,17 @@ def test_any_resize_and_crop_is_pillows(size_wh, size_hw, crop_hw, resample, ban
     st.integers(1, 5),
     st.integers(1, 400),
     st.sampled_from(FILTERS),
+    st.sampled_from([1, 2]),
 )
-@example(1, 101, 1, 100, 3)  # Pillow's order of passes changes about here, by its version
-@example(2, 300, 1, 298, 3)
-@example(2, 300, 1, 297, 3)
-def test_elongated_pictures_are_resized_in_pillows_order(width, height, to_w, to_h, resample):
+@example(1, 101, 1, 100, 3, 2)  # Pillow's order of passes changes about here, by its version
+@example(2, 300, 1, 298, 3, 2)
+@example(2, 300, 1, 297, 3, 2)
+def test_elongated_pictures_are_resized_in_pillows_order(
+    width, height, to_w, to_h, resample, threads
+):
     image = picture("RGB", (width, height))
-    with patch.object(resize, "_BAND", 0):
-        found = resized(image, (to_h, to_w), resample)
+    with patch.object(resize, "_BAND", 0), patch.object(resize, "_SHARED", 0):
+        found = resized(image, (to_h, to_w), resample, threads=threads)
     assert same(found, pillows(image, (to_h, to_w), resample, None))
 
 
@@ -91,7 +110,9 @@ def test_elongated_pictures_are_resized_in_pillows_order(width, height, to_w, to
 @pytest.mark.parametrize(
     ("size_wh", "size_hw", "crop_hw"),
     [((1200, 900), (224, 298), (224, 224)), ((900, 1200), (298, 224), (224, 224)),
-     ((1280, 720), (768, 768), None), ((1280, 720), (352, 608), None)],
+     ((1280, 720), (768, 768), None), ((1280, 720), (352, 608), None),
+     ((640, 480), (224, 298), (224, 224)), ((640, 480), (768, 768), None),
+     ((640, 480), (384, 512), None)],
 )  # fmt: skip
 def test_the_models_sizes(resample, size_wh, size_hw, crop_hw):
     image = picture("RGB", size_wh)
@@ -100,58 +121,104 @@ def test_the_models_sizes(resample, size_wh, size_hw, crop_hw):
         assert same(resized(image, size_hw, resample, crop_hw=crop_hw, threads=threads), expected)
 
 
-def test_a_fourth_byte_changes_nothing():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fourth_byte_changes_nothing(threads):
     image = picture("RGB", (60, 40))
     padded = image.convert("RGBX")
-    with patch.object(resize, "_BAND", 0):
-        found = resized(padded, (20, 30), 3, crop_hw=(40, 20))
+    with patch.object(resize, "_BAND", 0), patch.object(resize, "_SHARED", 0):
+        found = resized(padded, (20, 30), 3, crop_hw=(40, 20), threads=threads)
     assert found.mode == "RGBX"
     assert same(found, pillows(image, (20, 30), 3, (40, 20)))
 
 
-def test_rows_that_the_crop_throws_away_are_left_out():
-    read = []
-    crop = Image.Image.crop
+def test_what_the_crop_throws_away_is_left_out():
+    passes = []
+    resize_ = Image.Image.resize
 
-    def spy(image, box=None):
-        read.append(box)
-        return crop(image, box)
+    def spy(image, size, *arguments, **options):
+        passes.append((image.size, size))
+        return resize_(image, size, *arguments, **options)
 
     image = picture("RGB", (60, 400))
-    with patch.object(resize, "_BAND", 0), patch.object(Image.Image, "crop", spy):
-        resized(image, (380, 50), 3, crop_hw=(40, 40))
-    *bands, _ = read
-    assert {right - left for left, _, right, _ in bands} == {60}
-    assert 42 <= sum(bottom - top for _, top, _, bottom in bands) < 60
+    with patch.object(resize, "_BAND", 0), patch.object(Image.Image, "resize", spy):
+        resized(image, (380, 50), 3, crop_hw=(40, 30))
+    *bands, strip = passes
+    assert {before[0] for before, _ in bands} == {60}
+    assert 42 <= sum(before[1] for before, _ in bands) < 60
+    assert strip == ((30, 400), (30, 380))
+
+
+@pytest.fixture
+def small_pictures_are_shared(monkeypatch):
+    """The threads of this test are its own."""
+    monkeypatch.setattr(resize, "_SHARED", 0)
+    resize._helpers.cache_clear()
+    yield
+    resize._helpers.cache_clear()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.usefixtures("small_pictures_are_shared")
+def test_threads_are_as_many_as_allowed_and_stay(threads):
+    """Each waits for the others, so that none does the work of another."""
+    barrier, names = threading.Barrier(threads), []
+
+    def use(strip, left):
+        assert (strip.width, left % strip.width) == (80 // threads, 0)
+        barrier.wait(60)
+        names.append(threading.current_thread().name)
+
+    for _ in range(2):
+        resize.resize(
+            picture("RGB", (100, 40)), (20, 80), 3, use, crop_hw=(19, 80), threads=threads
+        )
+    assert sorted(names[:threads]) == sorted(names[threads:])
+    assert names.count("MainThread") == 2
+    assert len(set(names)) == threads
+
+
+@pytest.mark.usefixtures("small_pictures_are_shared")
+def test_nobody_waits_for_a_thread_that_is_busy_elsewhere():
+    let_go, image = threading.Event(), picture("RGB", (60, 40))
+    busy = resize._helpers(1, os.getpid()).submit(let_go.wait, 60)
+    assert same(resized(image, (20, 30), 3, threads=2), pillows(image, (20, 30), 3, None))
+    assert not busy.done()
+    let_go.set()
+    assert busy.result()
+
+
+@pytest.mark.usefixtures("small_pictures_are_shared")
+def test_a_fork_has_threads_of_its_own(monkeypatch):
+    image = picture("RGB", (60, 40))
+    resized(image, (20, 30), 3, threads=2)
+    parents = resize._helpers(1, os.getpid())
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert same(resized(image, (20, 30), 3, threads=2), pillows(image, (20, 30), 3, None))
+    assert resize._helpers(1, -1) is not parents
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_are_started_where_they_are_allowed(threads):
-    names = set()
-    resize_ = Image.Image.resize
-
-    def spy(image, *arguments, **options):
-        names.add(threading.current_thread().name.partition("_")[0])
-        return resize_(image, *arguments, **options)
-
-    with patch.object(resize, "_BAND", 0), patch.object(Image.Image, "resize", spy):
-        resized(picture("RGB", (60, 40)), (20, 30), 3, threads=threads)
-    assert names == {"MainThread"} | ({"vlrt-resize"} if threads > 1 else set())
+def test_a_small_picture_is_no_work_for_threads(threads):
+    image = picture("RGB", (320, 240))
+    with patch.object(resize, "_helpers") as helpers:
+        resized(image, (224, 298), 3, crop_hw=(224, 224), threads=threads)
+    assert not helpers.called
 
 
-def test_a_small_picture_is_no_work_for_threads():
-    before = threading.active_count()
-    with patch.object(resize, "_for_each") as bands:
-        resized(picture("RGB", (640, 480)), (224, 298), 3, threads=2)
-    assert not bands.called
-    assert threading.active_count() == before
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("failing", range(4))
+@pytest.mark.usefixtures("small_pictures_are_shared")
+def test_an_error_of_any_thread_is_raised_when_no_other_is_at_work(threads, failing):
+    at_work = []
 
+    def work(item):
+        at_work.append(item)
+        try:
+            if item == failing:
+                raise MemoryError("no room")
+        finally:
+            at_work.remove(item)
 
-def test_the_error_of_a_thread_is_raised():
-    image = picture("RGB", (60, 40))
-    with (
-        patch.object(resize, "_BAND", 0),
-        patch.object(Image.Image, "paste", side_effect=MemoryError("no room")),
-        pytest.raises(MemoryError, match="no room"),
-    ):
-        resized(image, (20, 30), 3, threads=2)
+    with pytest.raises(MemoryError, match="no room"):
+        resize._for_each(work, range(4), threads)
+    assert not at_work

@@ -15,7 +15,8 @@ from PIL import Image
 from vlrt.errors import BundleError
 from vlrt.files import Settings
 from vlrt.image import check_size
-from vlrt.resize import resized
+from vlrt.levels import Levels
+from vlrt.resize import resize
 
 
 class Processor(Protocol):
@@ -62,14 +63,13 @@ class ImageProcessor:
         size: {"shortest_edge": n}, {"height": h, "width": w}, or None for no resize.
         resample: Pillow's filter number.
         crop_hw: (height, width) of the centre crop, or None.
-        table: float32 [3, 256], the value that each uint8 level of each channel becomes (see
-            `read_table`).
+        levels: the value that each uint8 level of each channel becomes.
     """
 
     size: dict[str, int] | None
     resample: int
     crop_hw: tuple[int, int] | None
-    table: NDArray[np.float32]
+    levels: Levels
 
     @classmethod
     def from_settings(
@@ -98,7 +98,7 @@ class ImageProcessor:
             size=size,
             resample=read_resample(settings) if size else 0,
             crop_hw=(crop["height"], crop["width"]) if crop else None,
-            table=read_table(settings),
+            levels=read_levels(settings),
         )
 
     @property
@@ -137,18 +137,19 @@ class ImageProcessor:
         Args:
             image: mode RGB or RGBX, any size.
             out: float32 [3, H, W], contiguous, with (H, W) equal to `output_hw`; overwritten.
-            threads: in how many to resize a large picture.
+            threads: in how many to resize a picture that is not small.
 
         Raises:
             ImageError: the picture is so elongated that resizing it would pass the pixel limit.
         """
         height, width = self.resized_hw(image.height, image.width)
         check_size((height, width), f"the {image.width}x{image.height} picture, once resized,")
+
+        def use(strip: Image.Image, left: int) -> None:
+            self.levels.into(strip, out[..., left : left + strip.width])
+
         # Black where the crop is larger than the picture, as transformers pads.
-        image = resized(
-            image, (height, width), self.resample, crop_hw=self.crop_hw, threads=threads
-        )
-        look_up(self.table, image, out)
+        resize(image, (height, width), self.resample, use, crop_hw=self.crop_hw, threads=threads)
 
     def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
@@ -186,26 +187,12 @@ def batch_of(processor: Processor, images: Sequence[Image.Image]) -> NDArray[np.
     return batch
 
 
-def look_up(table: NDArray[np.float32], image: Image.Image, out: NDArray[np.float32]) -> None:
-    """Rescale and normalise an RGB or RGBX picture of H x W into `out`, float32 [3, H, W]."""
-    pixels = np.asarray(image)
-    for channel in range(3):
-        np.take(table[channel], pixels[..., channel], out=out[channel], mode="clip")
-
-
-def read_table(settings: Settings) -> NDArray[np.float32]:
-    """The value that each uint8 level of each channel becomes, float32 [3, 256].
-
-    Rescaling and normalising are one look-up, in the very arithmetic of transformers: float64 for
-    the rescale, rounded to float32, then float32 for mean and deviation.
-    """
-    levels = np.tile(np.arange(256, dtype=np.float64), (3, 1))
+def read_levels(settings: Settings) -> Levels:
+    """The value that each uint8 level of each channel becomes, rescaled and normalised."""
     factor = read_rescale(settings)
-    table = (levels if factor is None else levels * factor).astype(np.float32)
     if settings.need("do_normalize"):
-        mean, std = read_mean_std(settings)
-        table = (table - mean) / std
-    return table
+        return Levels.of(factor, *read_mean_std(settings))
+    return Levels.of(factor, np.zeros((3, 1), np.float32), np.ones((3, 1), np.float32))
 
 
 def read_size(settings: Settings, key: str, default_to_square: bool) -> dict[str, int]:

@@ -17,8 +17,9 @@ from PIL import Image
 from vlrt.errors import BundleError, ImageError
 from vlrt.files import Settings
 from vlrt.image import check_size
-from vlrt.processor import look_up, read_resample, read_size, read_table
-from vlrt.resize import resized
+from vlrt.levels import Levels
+from vlrt.processor import read_levels, read_resample, read_size
+from vlrt.resize import resize
 
 Pixels: TypeAlias = NDArray[np.float32]
 Shape: TypeAlias = tuple[int, int]
@@ -39,13 +40,13 @@ class RaggedProcessor:
         shorter_side: pixels along the shorter side, where the longer one does not pass its limit.
         size_divisor: both sides are cut to a multiple of this many pixels.
         resample: Pillow's filter number.
-        table: float32 [3, 256], the value that each uint8 level of each channel becomes.
+        levels: the value that each uint8 level of each channel becomes.
     """
 
     shorter_side: int
     size_divisor: int
     resample: int
-    table: Pixels
+    levels: Levels
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "RaggedProcessor":
@@ -81,7 +82,7 @@ class RaggedProcessor:
             shorter_side=size["shortest_edge"],
             size_divisor=divisor,
             resample=read_resample(settings),
-            table=read_table(settings),
+            levels=read_levels(settings),
         )
 
     def resized_hw(self, height: int, width: int) -> Shape:
@@ -120,7 +121,7 @@ class RaggedProcessor:
             image: mode RGB or RGBX, any size.
             original_size_hw: its (height, width) before a fast decode made it smaller, which
                 decides its shape; its own by default.
-            threads: in how many to resize a large picture.
+            threads: in how many to resize a picture that is not small.
 
         Returns:
             float32 [3, H, W], not padded.
@@ -130,7 +131,11 @@ class RaggedProcessor:
         """
         shape = self.resized_hw(*(original_size_hw or (image.height, image.width)))
         out = np.empty((3, *shape), np.float32)
-        look_up(self.table, resized(image, shape, self.resample, threads=threads), out)
+
+        def use(strip: Image.Image, left: int) -> None:
+            self.levels.into(strip, out[..., left : left + strip.width])
+
+        resize(image, shape, self.resample, use, threads=threads)
         return out
 
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
@@ -142,12 +147,15 @@ def padded(pictures: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
     """Pad pictures to the largest of them, at the bottom and on the right.
 
     Args:
-        pictures: float32 [3, h, w] each, normalised.
+        pictures: float32 [3, h, w] each, normalised. One alone is not copied.
 
     Returns:
         `pixel_values`, float32 [N, 3, H, W], 0 where there is no picture, and `pixel_mask`, int64
         [N, H, W], 1 where there is one; H and W are 0 for no pictures.
     """
+    if len(pictures) == 1:
+        values = pictures[0][np.newaxis]
+        return {"pixel_values": values, "pixel_mask": np.ones(values[:, 0].shape, np.int64)}
     height = max((pixels.shape[1] for pixels in pictures), default=0)
     width = max((pixels.shape[2] for pixels in pictures), default=0)
     values = np.zeros((len(pictures), 3, height, width), np.float32)

@@ -1,23 +1,30 @@
 """Pillow's resize and a crop of its result, bit for bit, without what the crop throws away.
 
 Pillow resizes along the rows, rounds to uint8, then along the columns, each time in integers
-(`src/libImaging/Resample.c`). Nothing of the first pass looks beyond its own row, so here it takes
-the rows in bands: only those that the second pass will look at, and in several threads where a
-single large picture is waited for. Pillow lets other threads run meanwhile.
+(`src/libImaging/Resample.c`). Nothing of the first pass looks beyond its own row, and nothing of
+the second beyond its own column. So here the first takes the rows in bands, only those that the
+second will look at, and the second takes the columns in strips, only those that the crop keeps; in
+several threads where a single picture is waited for. Pillow lets other threads run meanwhile.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import PIL
 from PIL import Image
 from PIL.Image import Resampling
 
-Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom in pixels, as Pillow has it
+if TYPE_CHECKING:
+    # Imported when there is work for threads.
+    from concurrent.futures import ThreadPoolExecutor
 
 # Pixels of a picture that its first pass takes at a time: two megabytes, which stay in a core's
 # cache between the copy and the resize. Smaller bands compute the filter's weights too often.
 _BAND = 2**19
+# Pixels, before and after, from which on a second thread saves more than its start costs.
+_SHARED = 2**18
 # The newest Pillow, (major, minor), whose order of passes is known here; a later one resizes on its
 # own, until someone has looked.
 KNOWN_PILLOW = (13, 0)
@@ -31,78 +38,124 @@ _REACH = {
 }
 
 
-def resized(
+def resize(
     image: Image.Image,
     size_hw: tuple[int, int],
     resample: int,
+    use: Callable[[Image.Image, int], None],
     *,
     crop_hw: tuple[int, int] | None = None,
     threads: int = 1,
-) -> Image.Image:
+) -> None:
     """Resize a picture and cut out its centre, as `Image.resize` and `Image.crop` would.
 
     Args:
         image: mode RGB or RGBX, any size.
         size_hw: (height, width) to resize to.
         resample: Pillow's filter number.
-        crop_hw: (height, width) of the centre crop, black where it is larger than the picture; all
-            of it by default.
-        threads: in how many to resize a large picture.
-
-    Returns:
-        A picture of the same mode, (height, width) being `crop_hw` or else `size_hw`.
+        use: is given the result, in strips of whole columns: each a picture of the same mode, and
+            the column that it begins at. It is called once for each, in any thread.
+        crop_hw: (height, width) of the centre crop and so of the result, black where it is larger
+            than the picture; `size_hw` by default.
+        threads: in how many to resize a picture that is not small.
     """
     height, width = size_hw
     crop_h, crop_w = crop_hw or size_hw
     top, left = (height - crop_h) // 2, (width - crop_w) // 2
+    if image.width * image.height + crop_h * crop_w < _SHARED:
+        threads = 1
     reach = _REACH.get(Resampling(resample))  # nearest has none: it goes in one pass
-    large = image.width * image.height > _BAND
-    if reach is None or not large or not _rows_first(image.size, (width, height)):
+    nothing_to_gain = threads == 1 and (crop_h, crop_w) == size_hw
+    if nothing_to_gain or reach is None or not _rows_first(image.size, (width, height)):
         image = image.resize((width, height), Resampling(resample))
-        box = (left, top, left + crop_w, top + crop_h)
-        return image if crop_hw in (None, size_hw) else image.crop(box)
-    # What of the crop is picture; the rest is black and comes last.
-    inside: Box = (max(left, 0), max(top, 0), min(left + crop_w, width), min(top + crop_h, height))
+        use(_cropped(image, left, top, crop_w, crop_h), 0)
+        return
+    # The rows that the crop's will be made of.
     scale = image.height / height
     support = reach * max(scale, 1.0)
-    first = max(0, int((inside[1] + 0.5) * scale - support) - 1)
-    last = min(image.height, int((inside[3] - 0.5) * scale + support) + 2)
-    # As high as the picture, so that the second pass has the weights that the whole would have.
-    narrow = Image.new(image.mode, (inside[2] - inside[0], image.height))
+    first = max(0, int((max(top, 0) + 0.5) * scale - support) - 1)
+    last = min(image.height, int((min(top + crop_h, height) - 0.5) * scale + support) + 2)
+    rows = min(max(1, _BAND // image.width), _share(last - first, threads))
+    if threads == 1 and last - first == image.height:
+        rows = image.height  # in one go, which saves the copy of a band
+    columns = _share(crop_w, threads)
+    # As high as the picture, so that the second pass has the weights that the whole would have;
+    # black beside the picture, and so is what becomes of it.
+    strips = {
+        start: Image.new(image.mode, (min(columns, crop_w - start), image.height))
+        for start in range(0, crop_w, columns)
+    }
 
     def first_pass(start: int) -> None:
-        stop = min(start + step, last)
-        band = image.crop((0, start, image.width, stop))
+        stop = min(start + rows, last)
+        band = _cropped(image, 0, start, image.width, stop - start)
         band = band.resize((width, stop - start), Resampling(resample))
-        narrow.paste(band, (-inside[0], start))
+        for column, strip in strips.items():
+            strip.paste(band, (-left - column, start))
 
-    step = max(1, _BAND // image.width)
-    _for_each(first_pass, range(first, last, step), threads)
-    image = narrow.resize((narrow.width, height), Resampling(resample))
-    x, y = left - inside[0], top
-    return image.crop((x, y, x + crop_w, y + crop_h))
+    def second_pass(start: int) -> None:
+        strip = strips.pop(start)
+        strip = strip.resize((strip.width, height), Resampling(resample))
+        use(_cropped(strip, 0, top, strip.width, crop_h), start)
+
+    _for_each(first_pass, range(first, last, rows), threads)
+    _for_each(second_pass, list(strips), threads)
+
+
+def _share(number: int, threads: int) -> int:
+    """How many of so many each thread gets, at the most."""
+    return -(-number // threads)
+
+
+def _cropped(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:
+    """A part of a picture, black beyond it; the picture itself if that is all of it."""
+    if (left, top, width, height) == (0, 0, *image.size):
+        return image
+    return image.crop((left, top, left + width, top + height))
 
 
 def _rows_first(size_wh: tuple[int, int], resized_wh: tuple[int, int]) -> bool:
     """Whether Pillow surely resizes along the rows first.
 
     Until 12.1 it always does; from 12.2, not where a picture is a hundred times as high as wide;
-    from 13.0, not where its height shrinks by more than twice what its width does, in pixels.
+    from 13.0, not where its height shrinks, and by more than twice what its width does, in pixels.
     """
     (width, height), (resized_w, resized_h) = size_wh, resized_wh
     version = tuple(int(part) for part in PIL.__version__.split(".")[:2])
+    shorter, narrower = height - resized_h, width - resized_w
     known = version <= KNOWN_PILLOW
-    return known and height <= 100 * width and height - resized_h <= 2 * (width - resized_w)
+    return known and height <= 100 * width and (shorter <= 0 or shorter <= 2 * narrower)
 
 
-def _for_each(work: Callable[[int], None], items: Iterable[int], threads: int) -> None:
-    """Do all the work, in threads if more than one is allowed."""
+def _for_each(work: Callable[[int], None], items: Sequence[int], threads: int) -> None:
+    """Do a work for each item, in the caller's thread and the rest of so many."""
     if threads == 1:
         for item in items:
             work(item)
         return
+    helpers = _helpers(threads - 1, os.getpid())
+    futures = [(item, helpers.submit(work, item)) for item in items[1:]]
+    try:
+        work(items[0])
+        # What nobody has begun, the caller does: a core that is busy keeps it waiting for little.
+        for item, future in reversed(futures):
+            if future.cancel():
+                work(item)
+            else:
+                future.result()
+    except BaseException:
+        for _, future in futures:
+            if not future.cancel():
+                future.exception()  # waits for it: afterwards nothing is at work any more
+        raise
+
+
+@functools.cache
+def _helpers(number: int, process: int) -> "ThreadPoolExecutor":  # noqa: ARG001
+    """So many threads of a process, a fork having none of its parent's.
+
+    They stay: to start one for a small picture costs most of what it saves.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="vlrt-resize") as pool:
-        for _ in pool.map(work, items):
-            pass
+    return ThreadPoolExecutor(number, thread_name_prefix="vlrt-resize")
