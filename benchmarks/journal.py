@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def beside(output: Path) -> Path:
+    """Where the journal of a result is kept, which goes to `output`."""
+    return output.with_suffix(".partial")
+
+
 class Journal:
     """Values by key, in a file of JSON lines: first the plan, then each value as it comes.
 
@@ -38,12 +43,11 @@ class Journal:
             if fresh:
                 path.unlink(missing_ok=True)
             whole = _whole_lines(path)
-            if whole:
-                self._read(whole, wanted)
+            goes_on = bool(whole) and self._read(whole, wanted)
             # What was cut off in the middle of a line is no value.
-            path.write_bytes(b"".join(whole))
+            path.write_bytes(b"".join(whole if goes_on else ()))
             self._file = path.open("a", encoding="utf-8")
-        if not whole:
+        if not goes_on:
             self._write({"plan": wanted})
 
     def __enter__(self) -> "Self":
@@ -84,7 +88,8 @@ class Journal:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
 
-    def _read(self, lines: list[bytes], wanted: Mapping[str, Any]) -> None:
+    def _read(self, lines: list[bytes], wanted: Mapping[str, Any]) -> bool:
+        """Read what is there; whether it is of this plan. One without values may be of any."""
         try:
             first, *others = (json.loads(line) for line in lines)
             plan = dict(first["plan"])
@@ -94,7 +99,7 @@ class Journal:
                 f"{self.path} is not what a benchmark left behind: {error}; remove it, or pass "
                 "--fresh"
             ) from error
-        if plan != wanted:
+        if plan != wanted and self._values:  # nothing is lost of one that holds no values
             names = sorted(k for k in {*plan, *wanted} if plan.get(k) != wanted.get(k))
             what = "; ".join(
                 f"{k} was {plan.get(k)!r:.80}, is {wanted.get(k)!r:.80}" for k in names
@@ -103,6 +108,7 @@ class Journal:
                 f"{self.path} holds an unfinished run of another plan ({what}): finish it with the "
                 "same options, choose another -o, or pass --fresh to throw it away"
             )
+        return bool(plan == wanted)
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -19,6 +19,7 @@ from vlrt.errors import BenchmarkError, ExtraMissingError
 Rounds = Sequence[Sequence[float]]
 LEAST_ROUNDS = 3
 _RESAMPLES, _SEED = 999, 0
+_AT_ONCE = 10_000_000  # numbers of resamples in memory
 # An interval as wide as this holds no verdict, unless all of it is on one side of the noise.
 _WIDE = 1.25
 
@@ -122,15 +123,18 @@ def verdict(ratio: Estimate, noise: Estimate) -> str:
         noise: the same of a contender and itself, in turns a round apart.
 
     Returns:
-        "faster" or "slower" where the whole interval is beyond the noise; else "level", or "too
-        noisy" where either interval is so wide that nothing can be said.
+        "faster" or "slower" where the whole interval is beyond the noise; "level" where it holds 1
+        or lies within the noise; else, and where either interval is wide, "too noisy".
     """
     bound = max(noise.high, 1 / noise.low)
     if ratio.low > bound:
         return "faster"
     if ratio.high < 1 / bound:
         return "slower"
-    return "level" if max(ratio.high / ratio.low, bound) <= _WIDE else "too noisy"
+    holds_one = ratio.low <= 1 <= ratio.high
+    within = 1 / bound <= ratio.low and ratio.high <= bound
+    narrow = max(ratio.high / ratio.low, bound) <= _WIDE
+    return "level" if narrow and (holds_one or within) else "too noisy"
 
 
 def _pooled(rounds: Rounds) -> NDArray[np.float64]:
@@ -152,6 +156,7 @@ def _estimate(
         statistic,
         n_resamples=_RESAMPLES,
         vectorized=vectorized,
+        batch=max(1, _AT_ONCE // len(data[0])),
         method="percentile",
         rng=np.random.default_rng(_SEED),
     ).confidence_interval

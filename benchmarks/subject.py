@@ -104,19 +104,28 @@ def resolve(options: argparse.Namespace) -> Subject:
 
 def _of_bundle(options: argparse.Namespace) -> Subject:
     bundle = open_bundle(Path(options.model))
-    checkpoint = options.checkpoint
-    if checkpoint is not None and not _weight_files(checkpoint):
-        raise OptionError(f"--checkpoint {checkpoint} has no weights; valid: a checkpoint's folder")
-    repository = bundle.stated("source", "repository")
-    if checkpoint is None and isinstance(repository, str):
-        from vlrt_export.checkpoint import open_checkpoint
-
-        revision = bundle.stated("source", "revision")
-        checkpoint = open_checkpoint(repository, str(revision) if revision else None).root
-    found = _subject(options, bundle, _name(options.model), checkpoint)
+    found = _subject(options, bundle, _name(options.model), _checkpoint_of(bundle, options))
     for precision in found.precisions:  # of a repository on the hub only the settings are here yet
         bundle.fetch(_components(bundle), precision)
     return found
+
+
+def _checkpoint_of(bundle: Bundle, options: argparse.Namespace) -> Path | None:
+    """What a bundle was made of: as given, or from the hub."""
+    made_of = bundle.stated("source", "weights_sha256")
+    repository, given = bundle.stated("source", "repository"), options.checkpoint
+    if given is None and repository is None:
+        return None
+    from vlrt_export.checkpoint import Checkpoint, open_checkpoint
+
+    if given is None:
+        revision = bundle.stated("source", "revision")
+        return open_checkpoint(str(repository), str(revision) if revision else None).root
+    if not _weight_files(given):
+        raise OptionError(f"--checkpoint {given} has no weights; valid: a checkpoint's folder")
+    if made_of is not None and Checkpoint(str(given), given).weights_sha256 != made_of:
+        raise OptionError(f"{bundle.name} was not made of --checkpoint {given}: other weights")
+    return Path(given)
 
 
 def _of_checkpoint(

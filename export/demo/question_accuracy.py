@@ -25,7 +25,7 @@ _PRACTICE = 2000  # questions of each kind that the guesser has seen
 _CHUNK = 50  # pictures drawn and answered at a time
 
 
-def _questions(per_kind: int, seed: int) -> list[tuple[Asked, Image.Image]]:
+def fresh_questions(per_kind: int, seed: int) -> list[tuple[Asked, Image.Image]]:
     """Fresh questions of every kind, about square, wide and tall scenes never trained on."""
     rng = np.random.default_rng((seed, 7 << 32))
     made = []
@@ -47,7 +47,7 @@ def _table(asked: Sequence[Asked], answers: Sequence[str]) -> Table:
 
 def accuracy(answer: Answer, *, per_kind: int, seed: int) -> Table:
     """Ask `per_kind` questions of every kind, each about a scene of its own."""
-    made = _questions(per_kind, seed)
+    made = fresh_questions(per_kind, seed)
     answers: list[str] = []
     for start in range(0, len(made), _CHUNK):
         chunk = made[start : start + _CHUNK]
@@ -59,5 +59,5 @@ def guesser_accuracy(*, per_kind: int, seed: int) -> Table:
     """The same for who has heard many questions and their answers, and looks at no picture."""
     rng = np.random.default_rng((seed, 8 << 32))
     guess = guesser([ask(rng, kind, (1, 1))[1] for kind in KINDS for _ in range(_PRACTICE)])
-    asked = [asked for asked, _ in _questions(per_kind, seed)]
+    asked = [asked for asked, _ in fresh_questions(per_kind, seed)]
     return _table(asked, [guess(one.kind, one.question) for one in asked])

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from vlrt_benchmarks.journal import Journal
 
 from vlrt.errors import BenchmarkError, OptionError
+from vlrt_benchmarks.journal import Journal, beside
 
 PLAN = {"model": "clip", "batches": [1, 8]}
 
@@ -67,6 +67,18 @@ def test_another_plan_does_not_go_on_and_is_not_lost(path):
     assert path.read_bytes() == before
     with Journal(path, {"batches": [1]}, fresh=True) as journal:
         assert not journal.held("a")
+
+
+def test_one_that_holds_no_values_stands_in_nobodys_way(path):
+    Journal(path, PLAN).__exit__(None, None, None)
+    with Journal(path, {"batches": [1]}) as journal:
+        journal.keep("a", made_once(1))
+    with Journal(path, {"batches": [1]}) as journal:
+        assert journal.keep("a", never) == 1
+
+
+def test_it_stands_beside_the_result_under_a_name_of_its_own(tmp_path):
+    assert beside(tmp_path / "x.json") == tmp_path / "x.partial"
 
 
 @pytest.mark.parametrize("content", ["no JSON\n", "[]\n", '{"key": "a"}\n', '{"plan": 3}\n'])

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("scipy", reason="intervals need the extra bench")
 
+from vlrt.errors import BenchmarkError
 from vlrt_benchmarks import stats
 from vlrt_benchmarks.stats import Estimate
-
-from vlrt.errors import BenchmarkError
 
 SECONDS = st.floats(1e-4, 10)
 ROUNDS = st.lists(st.lists(SECONDS, min_size=1, max_size=4), min_size=3, max_size=5)
@@ -121,6 +120,7 @@ def test_a_difference_is_taken_item_by_item():
         ((1.3, 0.9, 1.8), NO_NOISE, "too noisy"),
         ((1.05, 1.03, 1.07), Estimate(1, 0.9, 1.1), "level"),  # it differs as much from itself
         ((1.05, 1.03, 1.07), Estimate(1.1, 0.7, 1.3), "too noisy"),
+        ((1.18, 1.1, 1.3), Estimate(1, 0.95, 1.2), "too noisy"),  # it may be more than noise
         ((7, 5, 9), Estimate(1.1, 0.7, 1.3), "faster"),  # wide, and beyond all noise
     ],
 )

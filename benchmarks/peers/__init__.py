@@ -1,0 +1,200 @@
+"""The engines that vlrt is compared with, a file each, behind one protocol.
+
+A file of this folder is an engine; `--against` takes its name, with "-" for "_", or the `NAME` that
+it states. Its module has
+
+    NAME: str                   optional
+    NEEDS: tuple[str, ...]      packages by the names they are imported by
+    INSTALL: str                how to get them: 'pip install "vlrt[peers]"'
+    NEEDS_CHECKPOINT: bool      optional, False if it is not there: whether it runs the checkpoint
+
+    def missing(options) -> str | None
+        Optional: what to do first, where it takes more than packages that can be found here.
+    def entries(subject: Subject, plan: Plan) -> list[Entry]
+        The contenders that it enters, in the parent; none, if it cannot run such a model.
+    def refused(subject, plan) -> dict[str, str]
+        Optional: the contenders that it does not enter here, and why.
+    def prepare(entry, subject, plan, cache: Path) -> dict
+        Optional, in the parent, before any contender is started: conversions and the like, kept in
+        `cache` for the next time. What it gives is added to the contender's job.
+    def load(job: Mapping[str, Any]) -> dict[str, Stage]
+        In the contender's own process: what it runs of each of `job["stages"]`.
+
+`load` runs under an interpreter of its own, which may not have vlrt: at their top, the files of
+this folder import the standard library, NumPy and each other, and all else inside of functions.
+
+A job is JSON, the same for all contenders of one batch but for what is its own:
+
+    threads, cpus, device       "cpu" or "cuda"; the process is pinned before `load` is called
+    family, bundle, checkpoint  paths; checkpoint is None where there is none
+    precision                   the entry's
+    batch, pictures             paths of JPEGs or others, as many as the batch
+    labels, question            texts: of CLIP and of detectors; of ViLT
+    threshold, iou_threshold    of detectors
+    arrays                      an .npz of the stages' inputs (see `inputs`)
+    stages                      those to load: of the entry's, those that this batch measures
+
+A stage's name may have a detail, as in "encode text, 12 tokens", whose inputs are other arrays;
+`kind` gives the name without it. What a run gives is named as follows, each array with the samples
+of the batch first:
+
+    decode                  picture: uint8 [H, W, 3], the first of them
+    preprocess, decode and preprocess
+                            pixel_values and, of ViLT, pixel_mask
+    encode image            image_embeds; of detectors image_class_embeds, logit_shift,
+                            logit_scale, pred_boxes (OWLv2: and objectness_logits)
+    encode text             text_embeds
+    encode image and text   logits
+    post-process, end to end
+                            scores [B, labels] in their order; of detectors what `found` makes of
+                            boxes and scores; of ViLT scores [B, 5], best first
+    suppress                kept: which boxes, in ascending order
+
+An output that a contender cannot give is left out; at least one of each stage must be there.
+"""
+
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from sys import executable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..subject import Subject
+
+Arrays = dict[str, NDArray[Any]]
+
+DECODE, PREPROCESS, FROM_FILE = "decode", "preprocess", "decode and preprocess"
+IMAGE, TEXT, BOTH = "encode image", "encode text", "encode image and text"
+FINISH, SUPPRESS = "post-process", "suppress"
+END, END_READY = "end to end", "end to end, labels ready"
+# In the order of the tables.
+STAGES = {
+    "clip": (DECODE, PREPROCESS, FROM_FILE, IMAGE, TEXT, FINISH, END, END_READY),
+    "owlvit": (DECODE, PREPROCESS, FROM_FILE, IMAGE, TEXT, FINISH, SUPPRESS, END, END_READY),
+    "vilt": (DECODE, PREPROCESS, FROM_FILE, BOTH, FINISH, END),
+}
+STAGES["owlv2"] = STAGES["owlvit"]
+
+OURS = "ours"
+# Modules here that are no engines.
+_SHARED = ("towers",)
+
+BEST = 10  # detections that are compared, of each picture
+ANSWERS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One contender.
+
+    Attributes:
+        name: of all, such as "openvino-int8".
+        engine: whose it is, as `--against` calls it; "vlrt" for ours.
+        precision: "fp32", "bf16", "fp16" or one of few bits, for how exact it must be.
+        stages: what it can run, out of `STAGES`.
+        job: what its `load` needs beside what all are given.
+        python: its interpreter.
+        exact: whether its pixels must be the base's bit for bit. Those of others are reported.
+        free: stages whose results are reported, and need not be those of the base.
+        module: which has its `load`; filled in by `entered`.
+    """
+
+    name: str
+    engine: str
+    precision: str
+    stages: tuple[str, ...]
+    job: Mapping[str, Any] = field(default_factory=dict)
+    python: str = executable
+    exact: bool = False
+    free: tuple[str, ...] = ()
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a contender runs of one stage.
+
+    Attributes:
+        run: one run, to a result in the host's memory: on a GPU, too, it ends when that is there.
+        outputs: a result as arrays by name.
+    """
+
+    run: Callable[[], Any]
+    outputs: Callable[[Any], Mapping[str, NDArray[Any]]]
+
+
+def engines() -> dict[str, ModuleType]:
+    """The engines to compare with, by the names that `--against` takes."""
+    names = [found.name for found in pkgutil.iter_modules(__path__)]
+    modules = [import_module(f"{__name__}.{n}") for n in names if n not in (OURS, *_SHARED)]
+    return {getattr(m, "NAME", _default_name(m)): m for m in modules}
+
+
+def entered(module: ModuleType, subject: "Subject", plan: "Plan") -> list[Entry]:
+    """The contenders that an engine enters, each with the module that loads it."""
+    package, _, name = module.__name__.rpartition(".")
+    # Run from a checkout, the package is called `benchmarks`, but never in a contender's process.
+    path = f"vlrt_benchmarks.peers.{name}" if package == __name__ else module.__name__
+    return [replace(entry, module=path) for entry in module.entries(subject, plan)]
+
+
+def _default_name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2].replace("_", "-")
+
+
+def kind(stage: str) -> str:
+    """A stage's name without its detail."""
+    name, _, _ = stage.partition(", ")
+    return stage if stage == END_READY else name
+
+
+def inputs(job: Mapping[str, Any], stage: str) -> Arrays:
+    """The arrays that a stage is run on, by the names of the graph's inputs.
+
+    Of "encode image" that is pixel_values; of "encode text" input_ids and attention_mask; of
+    "encode image and text" both, pixel_mask and token_type_ids; of "post-process" image_embeds,
+    text_embeds (unit length) and logit_scale of CLIP; image_class_embeds, logit_shift, logit_scale,
+    pred_boxes, text_embeds and size_hw int64 [B, 2] of detectors; logits of ViLT; of "suppress"
+    boxes float32 [N, 4] (x0, y0, x1, y1), scores float32 [N] and labels int64 [N].
+    """
+    start = f"{stage}/"
+    with np.load(job["arrays"]) as file:
+        return {name.removeprefix(start): file[name] for name in file if name.startswith(start)}
+
+
+def found(boxes: Sequence[NDArray[Any]], scores: Sequence[NDArray[Any]], lowest: float) -> Arrays:
+    """Detections of several pictures as two arrays.
+
+    Args:
+        boxes: of each picture [K, 4], (x0, y0, x1, y1) in its pixels.
+        scores: of each picture [K], in any order.
+        lowest: the score that stands where a picture has less than `BEST`: the threshold, so that
+            an object that is just below it in one engine makes a small difference.
+
+    Returns:
+        boxes float32 [B, BEST, 4], of no detection 0, and scores float32 [B, BEST], best first.
+    """
+    made = {
+        "boxes": np.zeros((len(boxes), BEST, 4), np.float32),
+        "scores": np.full((len(boxes), BEST), lowest, np.float32),
+    }
+    for picture, (own_boxes, own_scores) in enumerate(zip(boxes, scores, strict=True)):
+        best = np.argsort(-np.asarray(own_scores), kind="stable")[:BEST]
+        made["boxes"][picture, : len(best)] = np.asarray(own_boxes)[best]
+        made["scores"][picture, : len(best)] = np.asarray(own_scores)[best]
+    return made
+
+
+def cached(cache: Path, *parts: str) -> Path:
+    """A folder in the cache, made if it is not there."""
+    folder = cache.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,78 @@
+"""torch.compile: the models of transformers, compiled for the one shape of each row.
+
+On the CPU weights are frozen: constants, in the layout that oneDNN's products want. ViLT is taken
+without its random choice of patches, which is the same for pictures without padding
+(`towers.ViltUnpadded`). Compiling is part of the first run, which is never counted.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, inputs, kind
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..plan import Plan
+    from ..subject import Subject
+
+NAME = "torch-compile"
+NEEDS = ("torch", "transformers")
+INSTALL = 'pip install "vlrt[export]"'
+NEEDS_CHECKPOINT = True
+
+
+def missing(options: "argparse.Namespace") -> str | None:
+    """A C++ compiler, which code for the CPU is compiled by."""
+    if options.device == "cpu" and shutil.which("g++") is None:
+        return "it needs a C++ compiler: apt install g++"
+    return None
+
+
+def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
+    """One for each precision that PyTorch computes in well on such a device."""
+    from .eager import PRECISIONS
+
+    stages = tuple(s for s in STAGES[subject.family] if s in (IMAGE, TEXT, BOTH))
+    return [
+        Entry(f"torch-compile-{precision}", NAME, precision, stages)
+        for precision in PRECISIONS[plan.device]
+    ]
+
+
+def load(job: Mapping[str, Any]) -> dict[str, Stage]:
+    """The stages of one precision."""
+    import torch
+
+    from .towers import load_model
+
+    torch.set_num_threads(job["threads"])
+    torch.set_grad_enabled(False)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = dtypes[job["precision"]]
+    model = load_model(Path(job["checkpoint"]), job["family"], dtype).to(job["device"])
+    return {stage: _stage(job, model, dtype, stage) for stage in job["stages"]}
+
+
+def _stage(job: Mapping[str, Any], model: Any, dtype: Any, stage: str) -> Stage:
+    import torch
+
+    from .towers import check_unpadded, component, numpy_of, tensors
+
+    arrays, device = inputs(job, stage), job["device"]
+    check_unpadded(arrays)
+    part: Any = component(model, job["family"], kind(stage), unpadded=True)
+    given = [arrays[name] for name in part.inputs]
+    names = part.outputs
+    on_cpu = device == "cpu"
+    options: Any = {"freezing": True} if on_cpu else None
+    compiled: Any = torch.compile(part, dynamic=False, options=options)
+    ready = tensors(given, dtype, device) if on_cpu else None
+
+    def run() -> list[Any]:
+        made = compiled(*(ready if ready is not None else tensors(given, dtype, device)))
+        return [one.cpu() for one in made]
+
+    return Stage(run, lambda made: {n: numpy_of(one) for n, one in zip(names, made, strict=True)})
