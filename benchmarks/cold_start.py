@@ -1,14 +1,16 @@
-"""A contender of `footprint.py`, run as a program of its own: import, load, one classification.
+"""A contender of `footprint.py`, a program of its own: import, load, one request, and some more.
 
-    python cold_start.py vlrt|transformers JOB
+    python cold_start.py vlrt|torch JOB
 
-JOB is JSON: model (the directory of a bundle or checkpoint), precision (vlrt's), picture, labels,
-threads.
+JOB is JSON: family, model (the directory of a bundle or checkpoint), precision (vlrt's), picture
+(the path of a JPEG), labels, question, threads, cpus (to be pinned to), more (requests after the
+first one).
 The first line printed is the result, the second what it took. Imports stand where their cost is
-counted. Linux only.
+counted, and nothing is imported that a user's own program would not. Linux only.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,65 +18,140 @@ from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
+# The best first, each with its name, its score and, of an object, its box (x0, y0, x1, y1) as
+# shares of the picture's sides.
+Result = list[dict[str, Any]]
+Request = Callable[[], Result]
 Mark = Callable[[str], None]
 
+# So many of the objects in a picture; all labels of a picture are in its result.
+OBJECTS = 10
+# With transformers: the model's class, the image processor's and the tokenizer's.
+CLASSES = {
+    "clip": ("CLIPModel", "CLIPImageProcessor", "CLIPTokenizer"),
+    "owlvit": ("OwlViTForObjectDetection", "OwlViTImageProcessor", "CLIPTokenizer"),
+    "owlv2": ("Owlv2ForObjectDetection", "Owlv2ImageProcessor", "CLIPTokenizer"),
+    "vilt": ("ViltForQuestionAnswering", "ViltImageProcessor", "BertTokenizer"),
+}
 
-def run_vlrt(job: Job, mark: Mark) -> tuple[list[float], Any]:
-    """Classify with vlrt; the scores, and what a program would keep in memory."""
+
+def load_vlrt(job: Job, mark: Mark) -> Request:
+    """The bundle, and what asks it."""
     import vlrt
 
     mark("import")
-    clip = vlrt.load(job["model"], precision=job["precision"], device="cpu", threads=job["threads"])
+    model = vlrt.load(
+        job["model"], precision=job["precision"], device="cpu", threads=job["threads"]
+    )
     mark("load")
-    return clip.classify(job["picture"], job["labels"]).scores.tolist(), clip
+
+    def classify() -> Result:
+        found = model.classify(job["picture"], job["labels"])
+        return [{"name": name, "score": score} for name, score in found.top()]
+
+    def detect() -> Result:
+        found = model.detect(job["picture"], job["labels"], threshold=0, top_k=OBJECTS)
+        height, width = found.size_hw
+        boxes = (found.boxes / (width, height, width, height)).tolist()
+        rows = zip(found.names, found.scores.tolist(), boxes, strict=True)
+        return [{"name": name, "score": score, "box": box} for name, score, box in rows]
+
+    def ask() -> Result:
+        found = model.ask(job["picture"], job["question"])
+        rows = zip(found.answers, found.scores.tolist(), strict=True)
+        return [{"name": name, "score": score} for name, score in rows]
+
+    return {"clip": classify, "owlvit": detect, "owlv2": detect, "vilt": ask}[job["family"]]
 
 
-def run_transformers(job: Job, mark: Mark) -> tuple[list[float], Any]:
-    """Classify with transformers: only the three classes that it takes, no pipeline around them."""
+def load_torch(job: Job, mark: Mark) -> Request:
+    """The checkpoint in fp32: only the three classes that it takes, no pipeline around them."""
     import torch
+    import transformers
     from PIL import Image
 
-    # By name: `vlrt_export.reference`, which knows others, would be counted with what it imports.
-    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
-
+    # By name, for transformers imports what is asked for, and the image processor on PIL, which
+    # spares importing torchvision. Before 5.1 that was the one without a suffix.
+    names = CLASSES[job["family"]]
+    on_pil = getattr(transformers, f"{names[1]}Pil", None) or getattr(transformers, names[1])
+    kind, tokenizer_kind = getattr(transformers, names[0]), getattr(transformers, names[2])
     mark("import")
     torch.set_num_threads(job["threads"])
-    model = CLIPModel.from_pretrained(job["model"], dtype=torch.float32).eval()
-    processor = CLIPImageProcessorPil.from_pretrained(job["model"])
-    tokenizer = CLIPTokenizer.from_pretrained(job["model"])
+    model = kind.from_pretrained(job["model"], dtype=torch.float32).eval()
+    processor = on_pil.from_pretrained(job["model"])
+    tokenizer = tokenizer_kind.from_pretrained(job["model"])
     mark("load")
-    with Image.open(job["picture"]) as file, torch.inference_mode():
-        pixels = processor(images=file.convert("RGB"), return_tensors="pt")
+
+    def pixels() -> tuple[Any, tuple[int, int]]:
+        with Image.open(job["picture"]) as file:
+            image = file.convert("RGB")
+        return processor(images=image, return_tensors="pt"), image.size
+
+    @torch.inference_mode()
+    def classify() -> Result:
         tokens = tokenizer(job["labels"], padding=True, return_tensors="pt")
-        logits = model(**tokens, **pixels).logits_per_image
-        return logits.softmax(dim=-1)[0].tolist(), (model, processor, tokenizer)
+        scores = model(**tokens, **pixels()[0]).logits_per_image.softmax(dim=-1)[0].tolist()
+        best = sorted(zip(scores, job["labels"], strict=True), reverse=True)
+        return [{"name": name, "score": score} for score, name in best]
+
+    @torch.inference_mode()
+    def detect() -> Result:
+        tokens = tokenizer(job["labels"], padding="max_length", return_tensors="pt")
+        images, (width, height) = pixels()
+        (found,) = processor.post_process_object_detection(
+            model(**tokens, **images), threshold=0, target_sizes=[(height, width)]
+        )
+        scores, order = found["scores"].sort(descending=True)
+        sides = torch.tensor([width, height, width, height])
+        return [
+            {
+                "name": job["labels"][found["labels"][place]],
+                "score": score,
+                "box": (found["boxes"][place] / sides).tolist(),
+            }
+            for score, place in list(zip(scores.tolist(), order.tolist(), strict=True))[:OBJECTS]
+        ]
+
+    @torch.inference_mode()
+    def ask() -> Result:
+        tokens = tokenizer(job["question"], return_tensors="pt")
+        scores = model(**tokens, **pixels()[0]).logits[0].sigmoid()
+        best = scores.topk(min(5, len(scores)))
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [{"name": model.config.id2label[place], "score": score} for place, score in rows]
+
+    return {"clip": classify, "owlvit": detect, "owlv2": detect, "vilt": ask}[job["family"]]
 
 
 def resident_mib() -> dict[str, float]:
     """Resident memory of this process, now and at its peak; `exec` has cleared the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kib = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
-    return {"steady_mib": int(kib["VmRSS"][0]) / 1024, "peak_mib": int(kib["VmHWM"][0]) / 1024}
+    return {"now_mib": int(kib["VmRSS"][0]) / 1024, "peak_mib": int(kib["VmHWM"][0]) / 1024}
 
 
 def main() -> None:
     """Run the contender named on the command line."""
     at = {"start": time.perf_counter()}
-    contender = {"vlrt": run_vlrt, "transformers": run_transformers}[sys.argv[1]]
-    scores, kept = contender(
-        json.loads(sys.argv[2]), lambda name: at.__setitem__(name, time.perf_counter())
-    )
-    print(json.dumps(scores), flush=True)
-    at["first result"] = time.perf_counter()
+    job = json.loads(sys.argv[2])
+    if job["cpus"]:
+        os.sched_setaffinity(0, job["cpus"])
+    load = {"vlrt": load_vlrt, "torch": load_torch}[sys.argv[1]]
+    request = load(job, lambda name: at.__setitem__(name, time.perf_counter()))
+    print(json.dumps(request()), flush=True)
+    at["first request"] = time.perf_counter()
     taken = {
         "import_s": at["import"] - at["start"],
         "load_s": at["load"] - at["import"],
-        "first_result_s": at["first result"] - at["load"],
+        "first_request_s": at["first request"] - at["load"],
         "cpu_s": time.process_time(),
-        **resident_mib(),
+        "first_mib": resident_mib()["now_mib"],
     }
+    for _ in range(job["more"]):
+        request()
+    after = resident_mib()
+    taken |= {"steady_mib": after["now_mib"], "peak_mib": after["peak_mib"]}
     print(json.dumps(taken), flush=True)
-    del kept  # not before its memory was measured
 
 
 if __name__ == "__main__":

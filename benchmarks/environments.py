@@ -14,8 +14,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from .common import ROOT
+from vlrt.errors import BenchmarkError
 
+ROOT = Path(__file__).resolve().parents[1]
 NOT_COUNTED = ("pip", "setuptools")
 TORCH = ("torch==2.13.0", "transformers", "pillow")
 _NOT_SOURCE = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")
@@ -25,8 +26,16 @@ def measure_environments() -> dict[str, Any]:
     """Build both environments in a temporary directory and weigh them.
 
     Returns:
-        For "vlrt" and "transformers": requirements, bytes, and bytes by package, largest first.
+        For "vlrt" and "transformers": requirements, bytes, bytes by package, largest first, and
+        versions.
+
+    Raises:
+        BenchmarkError: pip cannot install one of them, or takes a CUDA build of torch.
     """
+    if not (ROOT / "pyproject.toml").is_file():
+        raise BenchmarkError(
+            f"{ROOT} is no checkout of vlrt: installed sizes are measured from its sources"
+        )
     with tempfile.TemporaryDirectory(prefix="vlrt-environments-") as scratch:
         # A copy, because building in place would leave its traces in the checkout.
         source = shutil.copytree(ROOT, Path(scratch, "source"), ignore=_NOT_SOURCE)
@@ -40,9 +49,8 @@ def measure_environments() -> dict[str, Any]:
 
 def _measure(root: Path, requirements: Sequence[str]) -> dict[str, Any]:
     print(f"installing {' '.join(requirements)} in {root}", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", str(root)], check=True)
-    pip = [str(root / "bin" / "python"), "-m", "pip", "install", "-qq"]
-    subprocess.run([*pip, *requirements], check=True)
+    _run(sys.executable, "-m", "venv", str(root))
+    _run(str(root / "bin" / "python"), "-m", "pip", "install", "-qq", *requirements)
     (site,) = root.glob("lib/python*/site-packages")
     by_package: dict[str, int] = {}
     versions: dict[str, str] = {}
@@ -54,7 +62,7 @@ def _measure(root: Path, requirements: Sequence[str]) -> dict[str, Any]:
         )
         versions[name] = package.version
     if any(name.startswith("nvidia") for name in versions):
-        raise SystemExit(
+        raise BenchmarkError(
             "pip took a CUDA build of torch; point it at a CPU build for a fair comparison: "
             "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu"
         )
@@ -66,3 +74,11 @@ def _measure(root: Path, requirements: Sequence[str]) -> dict[str, Any]:
         "packages": dict(sorted(by_package.items(), key=lambda item: -item[1])),
         "versions": versions,
     }
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(
+        command, check=False, stdout=sys.stderr, stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode != 0:
+        raise BenchmarkError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")

@@ -1,203 +1,244 @@
-"""Cold start, memory and installed size of vlrt against transformers.
+"""`vlrt bench footprint`: cold start, memory and size of vlrt against transformers.
 
-    python -m benchmarks.footprint --seeded ../shared/data/clip-vit-base-patch32 --environments
-    python -m benchmarks.footprint --checkpoint DIR --bundle DIR --json footprint.json
-
-Cold start: a new process imports its library, loads a CLIP from local disk, classifies one picture
-against a few labels, and prints the scores. Both contenders read the same picture and labels, use
-the same number of threads and run on the CPU; transformers runs the checkpoint in fp32 with its
-default attention, vlrt the bundle in `--precision`. The contenders take turns, one process each a
-round, after a round that is not counted: it warms the page cache, and its scores must agree.
+Cold start: a new process imports its library, loads a model from local disk, answers one request
+about one picture, and prints the result. All contenders are asked the same, use as many threads and
+are pinned to the same processors; transformers runs the checkpoint in fp32 with its default
+attention, vlrt variants of the bundle. They take turns, a process each a round, after a round that
+is not counted: it warms the page cache, and its results must be those of transformers.
 
 Measured from outside: seconds from starting the process to reading its result. From inside: the
 seconds of each phase (vlrt imports ONNX Runtime while loading, so compare their sum), CPU seconds,
-and resident memory (VmRSS, and its peak VmHWM) after the first result. Ratios are of medians.
+and resident memory (VmRSS after the first request and after further ones, and its peak VmHWM).
 """
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
+from vlrt.cli_options import count
+from vlrt.errors import BenchmarkError, OptionError
+from vlrt.hardware import available_cpus
 
-from vlrt_export.demo.scenes import draw_scene
-
-from .checkpoints import make_seeded
-from .common import add_options, conditions, markdown, print_conditions, write_json
-from .contenders import CONTENDERS, Sample, cold_starts
+from . import document, request, stats, subject
+from .cold_starts import Sample, results, take_turns
+from .contender import AGAINST, Contender, checked_against, differences, enter
 from .environments import NOT_COUNTED, measure_environments
+from .journal import Journal
+from .machine import pinned
 
-# vlrt / transformers, at most: (seconds, resident memory).
-SEEDED_TARGETS, DEMO_TARGETS = (0.2, 0.45), (0.1, 0.25)
-INSTALLED_TARGET = 0.2
-# How far the scores of the two may lie apart. Quantisation moves them, most where they are even, as
-# with seeded weights: at a logit scale of 100, a cosine off by 0.001 moves a score by up to 0.025.
-TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-1}
+BASE = "transformers"
+# A ratio whose interval's ends are so many times apart is none to quote.
+_WIDE = 1.25
+_STATUS = Path("/proc/self/status")
+# What a sample holds -> what a table calls it, and the unit.
 MEASURES = {
-    "total_s": "process start to result, s",
-    "import_s": "import, s",
-    "load_s": "load, s",
-    "first_result_s": "first result, s",
-    "cpu_s": "CPU time, s",
-    "peak_mib": "peak memory, MiB",
-    "steady_mib": "memory after the result, MiB",
+    "total_s": ("cold start", "s"),
+    "import_s": ("import", "s"),
+    "load_s": ("load", "s"),
+    "first_request_s": ("first request", "s"),
+    "cpu_s": ("CPU time to the first result", "s"),
+    "peak_mib": ("peak memory", "MiB"),
+    "first_mib": ("memory after the first request", "MiB"),
+    "steady_mib": ("steady memory", "MiB"),
 }
 
 
-def compare(name: str, ours: float, theirs: float, target: float | None) -> dict[str, Any]:
-    """One line of the result."""
-    ratio = ours / theirs
-    met = None if target is None else ratio <= target
+def add(verbs: Any) -> None:
+    """Add the verb's parser."""
+    text = "cold start, memory and size, against PyTorch with transformers"
+    parser: argparse.ArgumentParser = verbs.add_parser("footprint", help=text, description=text)
+    parser.set_defaults(run=run)
+    subject.add_options(parser)
+    document.add_options(parser, "footprint")
+    request.add_options(parser)
+    parser.add_argument(
+        "--against", nargs="*", default=list(AGAINST), metavar="ENGINE",
+        help=f"what to compare with: {', '.join(AGAINST)} (the default), or nothing",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=count, default=5, help="processes of each contender (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--requests", type=count, default=20,
+        help="after the first one, before steady memory is read (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=count, default=available_cpus(), help="default: all CPUs, %(default)s"
+    )
+    parser.add_argument(
+        "--environments", action="store_true",
+        help="also install both in fresh environments, and weigh these (minutes, and a network)",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, write the result and print it.
+
+    Raises:
+        VlrtError: see `vlrt.errors`.
+    """
+    _check(options)
+    measured = request.subject_of(options, "fp32")
+    path = document.output_path(options, "footprint", measured.name)
+    with tempfile.TemporaryDirectory(prefix="vlrt-footprint-") as folder:
+        asked = request.request(options, Path(folder))
+        settings = {
+            **asked.facts(request.method(measured)),
+            "rounds": options.rounds,
+            "requests": options.requests,
+            "environments": options.environments,
+        }
+        found = document.begin(
+            "footprint", options, subject=measured, threads=options.threads, settings=settings
+        )
+        contenders, found["skipped"] = enter(measured, options.against, BASE)
+        found["fairness"] = _fairness(options.threads)
+        names = [one.name for one in contenders]
+        plan = {
+            "model": found["model"],
+            "contenders": names,
+            "threads": options.threads,
+            **settings,
+        }
+        job = {
+            **asked.job(),
+            "family": measured.family,
+            "threads": options.threads,
+            "cpus": pinned(options.threads),
+            "more": options.requests,
+        }
+        with Journal(path.with_suffix(".partial"), plan, fresh=options.fresh) as journal:
+            rounds = take_turns(contenders, job, options.rounds, journal)
+            environments = (
+                journal.keep("environments", measure_environments) if options.environments else None
+            )
+            sizes = model_sizes(found["model"], contenders)
+            found["body"] = body(contenders, rounds, sizes, environments)
+            found["notes"] += _notes(found["body"])
+            written = document.write(found, path)
+            journal.done()
+    print(written[1].read_text(encoding="utf-8"))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.rounds < stats.LEAST_ROUNDS:
+        raise OptionError(f"--rounds is {options.rounds}; valid: {stats.LEAST_ROUNDS} or more")
+    checked_against(options.against)
+    if not _STATUS.is_file():
+        raise BenchmarkError(f"memory is read from {_STATUS}, which this system lacks; use Linux")
+
+
+def body(
+    contenders: Sequence[Contender],
+    rounds: Sequence[Mapping[str, Sample]],
+    sizes: Mapping[str, float],
+    environments: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The body of a result.
+
+    Args:
+        contenders: the base first.
+        rounds: the samples of each, by round.
+        sizes: bytes of their models.
+        environments: as `measure_environments` gives them, or None.
+    """
+    base, names = contenders[0].name, [one.name for one in contenders]
+    rows = [
+        row(measure, unit, {name: [one[name][key] for one in rounds] for name in names}, base)
+        for key, (measure, unit) in MEASURES.items()
+    ]
+    megabytes = {name: [size / 1e6] for name, size in sizes.items()}
+    rows.append(row("model", "MB", megabytes, base))
+    if environments is not None:
+        kinds = {one.name: BASE if one.kind == "torch" else "vlrt" for one in contenders}
+        weights = {name: [environments[kind]["bytes"] / 1e6] for name, kind in kinds.items()}
+        rows.append(row("installed environment", "MB", weights, base))
+    apart = [differences(contenders, results(one)) for one in rounds]
     return {
-        "measure": name,
-        "vlrt": ours,
-        "transformers": theirs,
-        "ratio": ratio,
-        "target": target,
-        "met": met,
+        "base": base,
+        "agreement": max(apart, key=lambda one: sum(d["difference"] for d in one.values())),
+        "rows": rows,
+        "environments": environments,
     }
 
 
-def compare_samples(
-    samples: dict[str, list[Sample]], targets: tuple[float, float]
-) -> list[dict[str, Any]]:
-    """A line for each measure, of medians."""
-    wanted = {"total_s": targets[0], "peak_mib": targets[1], "steady_mib": targets[1]}
+def row(
+    measure: str, unit: str, samples: Mapping[str, Sequence[float]], base: str
+) -> dict[str, Any]:
+    """One measure of all contenders, and its ratio to the base's: below 1 is less.
+
+    Args:
+        measure, unit: for the reader.
+        samples: of each contender, one a round; or one alone, of what does not vary.
+        base: the contender that the others are held against.
+    """
+    ratios = {}
+    for name, values in samples.items():
+        if name == base:
+            continue
+        if len(values) == 1:
+            exact = values[0] / samples[base][0]
+            found = stats.Estimate(exact, exact, exact)
+        else:
+            found = stats.times_as_fast([[v] for v in samples[base]], [[v] for v in values])
+        ratios[name] = found.as_dict()
+    return {
+        "measure": measure,
+        "unit": unit,
+        "samples": {name: list(values) for name, values in samples.items()},
+        "medians": {name: median(values) for name, values in samples.items()},
+        "ratio": ratios,
+    }
+
+
+def model_sizes(model: Mapping[str, Any], contenders: Sequence[Contender]) -> dict[str, float]:
+    """Bytes of the weights that each contender reads: of a variant's graphs, or of a checkpoint."""
+    return {
+        one.name: model["checkpoint_bytes"]
+        if one.kind == "torch"
+        else model["variant_bytes"][one.precision]
+        for one in contenders
+    }
+
+
+def _fairness(threads: int) -> list[str]:
     return [
-        compare(words, *(median(s[key] for s in samples[c]) for c in CONTENDERS), wanted.get(key))
-        for key, words in MEASURES.items()
+        "Every contender is a process of its own; they take turns, one each a round.",
+        "A round before the first is not counted: it warms the page cache.",
+        f"All use {threads} threads and are pinned to the same processors.",
+        "All are asked the same about the same JPEG; results are compared in every round.",
+        "transformers is used as by a lean program: three classes by name, and no pipeline.",
+        "Its model is in fp32 with its default attention, its image processor the one on PIL.",
+        "Models are on a local disk, and the hub is not asked.",
     ]
 
 
-def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The lines as Markdown."""
-    verdict = {None: "", True: "yes", False: "NO"}
-    rows = [
-        [
-            line["measure"],
-            *(f"{line[c]:.3g}" if line[c] < 100 else f"{line[c]:.0f}" for c in CONTENDERS),
-            f"{line['ratio']:.3f}",
-            "" if line["target"] is None else f"{line['target']:g}",
-            verdict[line["met"]],
-        ]
-        for line in lines
+def _notes(made: Mapping[str, Any]) -> list[str]:
+    notes = [
+        "vlrt imports ONNX Runtime while it loads: compare the sum of import and load.",
+        "Peak memory is of the whole process; steady memory is after the further requests.",
+        "The model's size is that of its weights: a variant's graphs, or a checkpoint's files.",
     ]
-    return markdown(["median", *CONTENDERS, "vlrt / transformers", "at most", "met"], rows)
-
-
-def print_heaviest(environments: dict[str, Any]) -> None:
-    """The packages that weigh most, side by side."""
-    columns = [
-        [f"{name} {size / 1e6:.0f}" for name, size in list(environments[c]["packages"].items())[:8]]
-        for c in CONTENDERS
+    if made["environments"] is not None:
+        notes.append(f"Of installed environments {' and '.join(NOT_COUNTED)} are not counted.")
+    notes += [
+        f"Scores and boxes of {name} are at most {one['difference']:.2g} from those of "
+        f"{made['base']}; allowed are {one['allowed']:g}."
+        for name, one in made["agreement"].items()
     ]
-    rows = [[column[i] if i < len(column) else "" for column in columns] for i in range(8)]
-    print("\n" + markdown([f"{c}: heaviest packages, MB" for c in CONTENDERS], rows))
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", type=Path, help="of transformers; its bundle is --bundle")
-    model.add_argument(
-        "--seeded",
-        type=Path,
-        metavar="SNAPSHOT",
-        help="make a checkpoint with seeded weights, and its bundle, from this one without",
-    )
-    parser.add_argument("--bundle", type=Path, help="made from --checkpoint")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "vlrt-benchmarks",
-        help="where --seeded keeps what it makes (default: %(default)s)",
-    )
-    parser.add_argument("--precision", choices=TOLERANCES, default="int8", help="of the bundle")
-    parser.add_argument("--picture", help="default: a drawn scene, 640x480")
-    parser.add_argument(
-        "--targets",
-        type=float,
-        nargs=2,
-        metavar=("TIME", "MEMORY"),
-        help=f"ratios to meet (default: {SEEDED_TARGETS} with --seeded, else {DEMO_TARGETS})",
-    )
-    parser.add_argument(
-        "--environments",
-        action="store_true",
-        help="also build and weigh two environments (minutes)",
-    )
-    add_options(parser, rounds=7)
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and report."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if (options.checkpoint is None) != (options.bundle is None):
-        parser.error("--checkpoint and --bundle go together")
-    found = conditions(options.threads)  # first: what follows adds to the load average
-    checkpoint, bundle = options.checkpoint, options.bundle
-    name = (options.seeded or checkpoint).resolve().name
-    if options.seeded:
-        root = options.cache / name
-        checkpoint, bundle = make_seeded(options.seeded, root, options.precision)
-    targets = tuple(options.targets or (SEEDED_TARGETS if options.seeded else DEMO_TARGETS))
-    with tempfile.TemporaryDirectory(prefix="vlrt-footprint-") as scratch:
-        picture = options.picture or str(Path(scratch, "scene.jpg"))
-        if options.picture is None:
-            rng = np.random.default_rng(0)
-            scene = draw_scene(rng, size_wh=(640, 480), pairs=[("red", "circle")], sizes=["large"])
-            scene.image.save(picture, quality=90)
-        job = {
-            "picture": picture,
-            "labels": options.labels,
-            "threads": options.threads,
-            "precision": options.precision,
-        }
-        samples, difference = cold_starts(
-            {
-                "vlrt": {**job, "model": str(bundle)},
-                "transformers": {**job, "model": str(checkpoint)},
-            },
-            rounds=options.rounds,
-            tolerance=TOLERANCES[options.precision],
+    wide = [
+        f"{row['measure']} of {name}"
+        for row in made["rows"]
+        for name, ratio in row["ratio"].items()
+        if ratio["high"] > _WIDE * ratio["low"]
+    ]
+    if wide:
+        notes.append(
+            f"Too noisy, or too few rounds, to quote: {'; '.join(wide)}. On an idle machine, more "
+            "--rounds give a narrower interval."
         )
-    lines = compare_samples(samples, targets)
-    environments = measure_environments() if options.environments else None
-    if environments is not None:
-        sizes = (environments[c]["bytes"] / 1e6 for c in CONTENDERS)
-        lines.append(compare("installed size, MB", *sizes, INSTALLED_TARGET))
-    print(f"## {name} in {options.precision}: cold start\n")
-    print_conditions(found)
-    print(table(lines))
-    print(f"\n{options.rounds} processes each; scores differ by at most {difference:.2g}")
-    if environments is not None:
-        print(f"Installed: {', '.join(NOT_COUNTED)} not counted")
-        print_heaviest(environments)
-    write_json(
-        options.json,
-        {
-            **found,
-            "benchmark": "footprint",
-            "model": name,
-            "seeded_weights": options.seeded is not None,
-            "precision": options.precision,
-            "labels": options.labels,
-            "rounds": options.rounds,
-            "largest_score_difference": difference,
-            "comparison": lines,
-            "samples": samples,
-            "environments": environments,
-        },
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return notes
