@@ -48,6 +48,14 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _untuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No bundle is tuned, whatever the developer's own folder holds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLRT_TUNED_DIR", str(tmp_path_factory.mktemp("tuned")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The data folder beside the checkout."""

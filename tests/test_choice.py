@@ -302,6 +302,13 @@ def test_a_requested_precision_is_never_replaced(kernels):
             assert found.precision == precision
 
 
+def test_why_it_was_requested_is_the_callers_to_say():
+    found = choose_precision(described(USUAL), GRAPHS, "fp32", "cpu", "vnni", reason="so it is")
+    assert (found.precision, found.reason) == ("fp32", "so it is")
+    found = choose_precision(described(USUAL), GRAPHS, "auto", "cpu", "vnni", reason="so it is")
+    assert found.reason.startswith("auto: ")
+
+
 @pytest.mark.parametrize("requested", ["", "uint8", "int8w", "int4w", "FP32", "int7", "auto "])
 def test_a_precision_that_is_not_held_names_those_that_are(requested):
     with pytest.raises(PrecisionError, match=rf"'{requested}'; it has: fp32, fp16, int8$"):

@@ -91,6 +91,21 @@ def test_devices(monkeypatch, available, device, provider, kind, options):
     assert [name for name, _ in placement.providers[1:]] == ([CPU] if provider == CUDA else [])
 
 
+@pytest.mark.parametrize("available", [ON_CPU, ON_CUDA])
+def test_only_auto_leaves_the_place_open(monkeypatch, available):
+    pretend(monkeypatch, available)
+    assert not place().asked_for
+    assert place("cpu").asked_for
+    for provider in available:
+        found = session.place_on(provider)
+        assert (found.provider, found.asked_for) == (provider, True)
+    assert session.place_on(available[-1]).providers == ((CPU, {}),)
+    if CUDA in available:
+        assert session.place_on(CUDA).providers == place("cuda").providers
+    with pytest.raises(ProviderError, match="no 'NoSuchProvider'"):
+        session.place_on("NoSuchProvider")
+
+
 @pytest.mark.parametrize(
     "device", ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:1.5", "cpu:0", "mps"]
 )

@@ -36,7 +36,13 @@ class Choice:
 
 
 def choose_precision(
-    bundle: Bundle, components: Sequence[str], requested: str, kind: str, kernels: str
+    bundle: Bundle,
+    components: Sequence[str],
+    requested: str,
+    kind: str,
+    kernels: str,
+    *,
+    reason: str = "it was asked for",
 ) -> Choice:
     """Decide which variant to load.
 
@@ -48,6 +54,7 @@ def choose_precision(
             do not.
         kind: as `Placement.kind` gives it.
         kernels: this machine's int8 kernels, a key of `hardware.MEANINGS`.
+        reason: why it was requested, unless that is "auto".
 
     Raises:
         PrecisionError: the bundle does not hold it for every component.
@@ -65,7 +72,7 @@ def choose_precision(
     if requested == "auto":
         precision, reason = _automatic(bundle, components, held, kind, kernels)
     elif requested in held:
-        precision, reason = requested, "it was asked for"
+        precision = requested
     else:
         raise PrecisionError(
             f"{bundle.name} has no precision {requested!r}; it has: {', '.join(held)}"

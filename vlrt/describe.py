@@ -6,10 +6,9 @@ import numpy as np
 
 from vlrt import hardware
 from vlrt.bundle import Bundle
-from vlrt.choice import choose_precision
 from vlrt.errors import VlrtError
 from vlrt.files import Settings
-from vlrt.load import components_of, import_family
+from vlrt.load import components_of, decide, import_family
 from vlrt.session import int8_kernels, place
 
 Parity = Mapping[str, Mapping[str, float]]
@@ -33,8 +32,14 @@ def describe(bundle: Bundle) -> Iterator[str]:
         components = components_of(family, bundle)
         kernels = int8_kernels()
         yield f"int8 here   {kernels}: {hardware.MEANINGS[kernels]}"
-        choice = choose_precision(bundle, components, "auto", placement.kind, kernels)
-        yield f"here        {placement.provider}, {choice.precision} ({choice.reason})"
+        plan = decide(bundle, components, placement, kernels)
+        provider, choice = plan.placement.provider, plan.choice
+        yield f"here        {provider}, {choice.precision} ({choice.reason})"
+        yield f"threads     {plan.threads}"
+        if plan.tuning is not None:
+            yield f"tuned       by vlrt bench tune, in {plan.tuning.path}"
+        elif bundle.manifest is not None:
+            yield "tuned       not on this machine; vlrt bench tune finds what is fastest here"
         if components != family.COMPONENTS:
             yield f"note        {family.FOREIGN_NOTE}"
     except VlrtError as error:  # no engine, no such family, a component missing: told, not fatal

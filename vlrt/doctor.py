@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from vlrt import hardware, jpeg
+from vlrt import hardware, jpeg, tuned
 from vlrt.errors import EngineMissingError, ProviderError
 from vlrt.session import CPU, Placement, engine, int8_kernels, start
 
@@ -30,8 +30,18 @@ def report() -> tuple[list[str], bool]:
     ]
     lines += [f"{name:<13} {_version(name) or 'MISSING'}" for name in _BASE]
     lines.append(f"large JPEGs   decoded by {jpeg.decoder()}")
+    lines.append(f"tuned         {_tuned()}")
     engine_lines, healthy = _engine_lines()
     return [*lines, *engine_lines, *_extra_lines()], healthy
+
+
+def _tuned() -> str:
+    """How many bundles were tuned on this machine, and where that is kept."""
+    root = tuned.folder()
+    if root is None:
+        return f"nowhere: this system tells of no home folder; set {tuned.VARIABLE}"
+    number = len(list(root.glob("*.json")))
+    return f"{number or 'no'} {'bundle' if number == 1 else 'bundles'}, in {root}"
 
 
 def _engine_lines() -> tuple[list[str], bool]:

@@ -4,17 +4,42 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vlrt import families
+from vlrt import families, tuned
 from vlrt.bundle import Bundle, open_bundle
 from vlrt.checks import checked_count
-from vlrt.choice import choose_precision
-from vlrt.errors import OptionError, UnknownFamilyError
+from vlrt.choice import Choice, choose_precision
+from vlrt.errors import OptionError, PrecisionError, UnknownFamilyError
 from vlrt.hardware import available_cpus
 from vlrt.image import DECODE
-from vlrt.session import Provider, Session, int8_kernels, place
+from vlrt.session import (
+    Placement,
+    Provider,
+    Session,
+    engine,
+    int8_kernels,
+    place,
+    place_on,
+)
+
+
+class Plan(NamedTuple):
+    """How to load a bundle.
+
+    Attributes:
+        placement: where.
+        choice: the precision.
+        threads: inside an operator.
+        tuning: what `vlrt bench tune` left, if it was asked, whether it holds here or not.
+    """
+
+    placement: Placement
+    choice: Choice
+    threads: int
+    tuning: tuned.Tuning | None = None
 
 
 def load(
@@ -36,14 +61,17 @@ def load(
         source: a directory, or `owner/name` on the Hugging Face hub, of which only the files of
             the chosen precision are downloaded.
         precision: "fp32", "fp16", "int8", any other that the bundle holds, or "auto": the fastest,
-            by the manifest's times and this machine's kernels (`model.info` says which and why).
-        device: "cpu", "cuda", "cuda:1", or "auto": CUDA if this ONNX Runtime is built for it.
+            by what `vlrt bench tune` found on this machine; where it was not run, by the manifest's
+            times and this machine's kernels (`model.info` says which and why).
+        device: "cpu", "cuda", "cuda:1", or "auto": CUDA if this ONNX Runtime is built for it,
+            unless tuning found another faster.
         providers: ONNX Runtime provider names instead of a device, each alone or as a pair with
             a dictionary of its options. If the first is not the CPU's or CUDA's, a bundle of vlrt's
             gives it graphs of plain operators, which exports make in fp32 and fp16 alone.
         revision: branch, tag or commit, on the hub.
         offline: use only what the hub's cache already holds.
-        threads: threads inside an operator; all CPUs that this process may use by default.
+        threads: threads inside an operator; by default as many as tuning found best, if the
+            precision is "auto" too, else all CPUs that this process may use.
         spinning: let idle threads spin: faster single requests, at a neighbour's cost.
         decode: "exact", or "fast": JPEGs much larger than the model needs are decoded at 1/2, 1/4
             or 1/8 of their size. Faster, and no longer bit-exact.
@@ -58,7 +86,8 @@ def load(
         PrecisionError: the bundle does not hold the precision, or not for this provider.
         ProviderError: the device is not there, does not start or refuses its options, or ONNX
             Runtime is not installed.
-        OptionError: an argument is outside its valid choices.
+        OptionError: an argument is outside its valid choices, or the file that tuning left is
+            broken.
     """
     if decode not in DECODE:
         raise OptionError(f"decode is {decode!r}; valid: {', '.join(DECODE)}")
@@ -69,14 +98,14 @@ def load(
     family = import_family(str(bundle.config.need("model_type")))
     components = components_of(family, bundle)
     kernels = int8_kernels()
-    choice = choose_precision(bundle, components, precision, placement.kind, kernels)
+    plan = decide(bundle, components, placement, kernels, precision=precision, threads=threads)
+    placement, choice = plan.placement, plan.choice
     paths = bundle.fetch(components, choice.precision, portable=choice.portable)
-    threads = threads or available_cpus()
     sessions = {
         component: Session(
             path,
             placement,
-            threads=threads,
+            threads=plan.threads,
             spinning=spinning,
             exact_products=choice.exact_products,
             advice=_advice(bundle, components, choice.precision),
@@ -96,7 +125,7 @@ def load(
         "provider": placement.provider,
         "provider_options": dict(placement.providers[0][1]),
         "provider_reason": placement.reason,
-        "threads": threads,
+        "threads": plan.threads,
         "spinning": spinning,
         "decode": decode,
         "components": list(components),
@@ -104,6 +133,60 @@ def load(
     if components != family.COMPONENTS:
         info["note"] = family.FOREIGN_NOTE
     return family.Model(bundle, sessions, info=info, values={**bundle.values, **(values or {})})
+
+
+def decide(
+    bundle: Bundle,
+    components: Sequence[str],
+    placement: Placement,
+    kernels: str,
+    *,
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Plan:
+    """Decide how to load a bundle: as asked, as it was tuned, or as is likely to be best.
+
+    Args:
+        bundle: the bundle.
+        components: those that the model needs.
+        placement: as `place` gives it for what the caller asks.
+        kernels: this machine's int8 kernels, a key of `hardware.MEANINGS`.
+        precision, threads: as `load` takes them.
+
+    Raises:
+        PrecisionError: the bundle does not hold the precision, or not for this provider.
+        OptionError: the file that tuning left is broken.
+    """
+    tuning = tuned.find(bundle) if precision == "auto" else None
+    misfit = "" if tuning is None else _misfit(tuning, placement, kernels)
+    if tuning is None or misfit:
+        choice = choose_precision(bundle, components, precision, placement.kind, kernels)
+        if tuning is not None:
+            reason = f"{choice.reason}; not as tuned on {tuning.date}: {misfit}"
+            choice = replace(choice, reason=reason)
+        return Plan(placement, choice, threads or available_cpus(), tuning)
+    chosen, reason = tuning.chosen, f"auto: {tuning}"
+    if placement.provider != chosen.provider:
+        placement = replace(place_on(chosen.provider), reason=reason)
+    if threads not in (None, chosen.threads):
+        reason += f"; threads={threads} was given"
+    try:
+        choice = choose_precision(
+            bundle, components, chosen.precision, placement.kind, kernels, reason=reason
+        )
+    except PrecisionError as error:
+        raise tuned.broken(tuning.path, bundle, str(error)) from error
+    return Plan(placement, choice, threads or chosen.threads, tuning)
+
+
+def _misfit(tuning: tuned.Tuning, placement: Placement, kernels: str) -> str:
+    """Why a load may not go by what was found, in words; empty if it may."""
+    # Options of other providers may name another device.
+    own = placement.kind in ("cpu", "cuda")
+    provider = placement.provider if own else str(placement)
+    ort = engine()
+    available = () if placement.asked_for else ort.get_available_providers()
+    return tuning.misfit(tuned.conditions(kernels, ort.__version__), provider, available)
 
 
 def _advice(bundle: Bundle, components: Sequence[str], precision: str) -> str:

@@ -62,10 +62,12 @@ class Placement:
     Attributes:
         providers: ONNX Runtime's provider names with their options, the wanted one first.
         reason: why this place, in words.
+        asked_for: whether the caller named it; if not, a tuned bundle may go elsewhere.
     """
 
     providers: tuple[tuple[str, Mapping[str, Any]], ...]
     reason: str
+    asked_for: bool = True
 
     @property
     def provider(self) -> str:
@@ -126,9 +128,13 @@ def place(device: str = "auto", providers: Sequence[Provider] | None = None) -> 
     if device == "auto":
         if CUDA in available:
             return Placement(
-                ((CUDA, {"device_id": 0}), (CPU, {})), "auto: this ONNX Runtime is built for CUDA"
+                ((CUDA, {"device_id": 0}), (CPU, {})),
+                "auto: this ONNX Runtime is built for CUDA",
+                asked_for=False,
             )
-        return Placement(((CPU, {}),), "auto: this ONNX Runtime is built without CUDA")
+        return Placement(
+            ((CPU, {}),), "auto: this ONNX Runtime is built without CUDA", asked_for=False
+        )
     if device == "cpu":
         return Placement(((CPU, {}),), "device='cpu' was given")
     kind, colon, index = device.partition(":")
@@ -137,6 +143,16 @@ def place(device: str = "auto", providers: Sequence[Provider] | None = None) -> 
     _need_providers([CUDA], available)
     options = {"device_id": int(index or 0)}
     return Placement(((CUDA, options), (CPU, {})), f"device={device!r} was given")
+
+
+def place_on(provider: str) -> Placement:
+    """What runs on a provider, with the options and the helpers that `vlrt.load` gives it.
+
+    Raises:
+        ProviderError: this ONNX Runtime was not built with it.
+    """
+    device = {CPU: "cpu", CUDA: "cuda"}.get(provider)
+    return place(device) if device else place(providers=[provider])
 
 
 def _need_providers(names: Sequence[str], available: Sequence[str]) -> None:
