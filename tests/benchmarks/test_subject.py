@@ -8,9 +8,9 @@ import sys
 
 import pytest
 from hub_server import HubServer
-from vlrt_benchmarks import subject
 
 from vlrt.errors import BundleNotFoundError, OptionError
+from vlrt_benchmarks import subject
 
 
 def resolved(tmp_path, *arguments):
