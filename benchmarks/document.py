@@ -95,10 +95,11 @@ def write(found: Document, path: Path) -> list[Path]:
     """
     from .report import html, markdown
 
+    plain = _plain(found)
     texts = {
-        path: json.dumps(_plain(found), indent=1, allow_nan=False) + "\n",
-        path.with_suffix(".md"): markdown(found),
-        path.with_suffix(".html"): html(found),
+        path: json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        path.with_suffix(".md"): markdown(plain),
+        path.with_suffix(".html"): html(plain),
     }
     for target, text in texts.items():
         with whole_file(target) as file:

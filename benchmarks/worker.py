@@ -38,6 +38,11 @@ _PACKAGES = (
     "transformers", "optimum", "optimum-onnx", "openvino", "nncf", "hf-processors-rs",
     "opencv-python-headless", "numpy", "pillow", "simplejpeg", "tokenizers",
 )  # fmt: skip
+# Those whose modules have another name.
+_IMPORTED_AS = {
+    "onnxruntime-gpu": "onnxruntime", "onnxruntime-openvino": "onnxruntime",
+    "optimum-onnx": "optimum", "opencv-python-headless": "cv2", "pillow": "PIL",
+}  # fmt: skip
 
 Run = Callable[[], Any]
 
@@ -97,9 +102,11 @@ def versions() -> dict[str, str]:
     """Of the packages that an engine may be made of, those that are installed and imported."""
     found = {"python": sys.version.split()[0]}
     for name in _PACKAGES:
+        if _IMPORTED_AS.get(name, name.replace("-", "_")) not in sys.modules:
+            continue
         try:
             found[name] = version(name)
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # imported from another one
             continue
     return found
 

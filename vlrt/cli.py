@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         if arguments and arguments[0] in _FORWARDED:
-            return _forward(arguments[0], arguments[1:])
-        args = _parsed(arguments)
-        status = int(args.run(args))
+            status = _forward(arguments[0], arguments[1:])
+        else:
+            args = _parsed(arguments)
+            status = int(args.run(args))
         sys.stdout.flush()
     except VlrtError as error:
         print(f"vlrt: {error}", file=sys.stderr)

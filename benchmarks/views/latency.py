@@ -193,12 +193,19 @@ def _times(body: dict[str, Any]) -> Iterable[Table]:
         yield Table(f"Times of {stage}", header, rows, folded=stage != quoted_stage(body))
 
 
+def _alike(one: dict[str, Any]) -> str:
+    """Whether one result is that of the reference; where nothing is asked, it is only told."""
+    if one["same"]:
+        return "yes"
+    return "NO" if one["needed"] is not None else "reported"
+
+
 def _agreement(found: Iterable[dict[str, Any]]) -> Iterable[Table]:
     rows = [
         [one["contender"], one["stage"], str(one["batch"]), one["output"], one["measure"],
          number(one["value"]) if one["measure"] != "lowest cosine" else _close(one["value"]),
          number(one["needed"]) if one["measure"] != "lowest cosine" else _close(one["needed"]),
-         "yes" if one["same"] else "NO"]
+         _alike(one)]
         for one in found
     ]  # fmt: skip
     if rows:
