@@ -19,7 +19,7 @@ from .common import positive
 from .dataset_captions import Captions
 from .dataset_coco import Scenes
 from .datasets import Dataset, Wanted
-from .journal import Journal
+from .journal import Journal, beside
 from .subject import Subject, resolve
 from .subject import add_options as add_subject
 
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
         threads=options.threads,
         settings=settings,
     )
-    with Journal(path.with_suffix(".partial"), plan, fresh=options.fresh) as journal:
+    with Journal(beside(path), plan, fresh=options.fresh) as journal:
         found = journal.keep("begin", begin)
         answers = {
             one.name: _ask(one, subject, dataset, journal, options, templates) for one in contenders

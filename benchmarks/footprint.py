@@ -26,7 +26,7 @@ from . import document, request, stats, subject
 from .cold_starts import Sample, results, take_turns
 from .contender import AGAINST, Contender, checked_against, differences, enter
 from .environments import NOT_COUNTED, measure_environments
-from .journal import Journal
+from .journal import Journal, beside
 from .machine import pinned
 
 BASE = "transformers"
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
             "cpus": pinned(options.threads),
             "more": options.requests,
         }
-        with Journal(path.with_suffix(".partial"), plan, fresh=options.fresh) as journal:
+        with Journal(beside(path), plan, fresh=options.fresh) as journal:
             rounds = take_turns(contenders, job, options.rounds, journal)
             environments = (
                 journal.keep("environments", measure_environments) if options.environments else None

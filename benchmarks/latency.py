@@ -13,7 +13,7 @@ from typing import Any
 from vlrt.errors import OptionError
 
 from . import agreement, document, latency_rows
-from .journal import Journal
+from .journal import Journal, beside
 from .latency_options import FIRST_BASE, add_options, check_numbers, make_plan
 from .peers import Entry, engines, entered, kind, ours
 from .plan import Plan, make_arrays
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         "base": base,
         "allow_mismatch": options.allow_mismatch,
     }
-    with Journal(path.with_suffix(".partial"), told, fresh=options.fresh) as journal:
+    with Journal(beside(path), told, fresh=options.fresh) as journal:
         begin = partial(
             document.begin,
             "latency",

@@ -19,7 +19,7 @@ from vlrt.hardware import available_cpus
 
 from . import document, request, subject
 from .contender import AGAINST, checked_against, enter
-from .journal import Journal
+from .journal import Journal, beside
 from .load_steps import KEPT_UP, LIMIT, measure
 from .machine import pinned
 
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
         }
         names = [one.name for one in contenders]
         plan = {"model": found["model"], "contenders": names, "threads": options.threads} | settings
-        with Journal(path.with_suffix(".partial"), plan, fresh=options.fresh) as journal:
+        with Journal(beside(path), plan, fresh=options.fresh) as journal:
             found["body"] = {"contenders": measure(contenders, job, settings, journal)}
             found["notes"] += _notes(found["body"], options)
             written = document.write(found, path)

@@ -23,7 +23,7 @@ from vlrt.session import engine, int8_kernels, place
 from vlrt.tuned import Setup
 
 from . import document
-from .journal import Journal
+from .journal import Journal, beside
 from .stats import LEAST_ROUNDS, Estimate, summary
 from .subject import Subject
 from .tune_measure import FINALISTS, TOO_NOISY, Found, Work, measure
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         "bundle": path.stem,
         "conditions": _conditions()._asdict(),
     }
-    with Journal(output.with_suffix(".partial"), plan, fresh=options.fresh) as journal:
+    with Journal(beside(output), plan, fresh=options.fresh) as journal:
         found = measure(work, journal)
         written = None
         if found.verdict != TOO_NOISY and not options.dry_run:
