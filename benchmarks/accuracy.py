@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from vlrt import templates as prompts
+from vlrt.cli_options import count
 from vlrt.errors import BenchmarkError, OptionError
 from vlrt.hardware import available_cpus
 
 from . import accuracy_boxes, accuracy_measures, datasets, document, scenes
 from .accuracy_answers import Asker
-from .common import positive
 from .dataset_captions import Captions
 from .dataset_coco import Scenes
 from .datasets import Dataset, Wanted
@@ -74,9 +74,9 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "--templates", default="none", metavar="NAME",
         help="prompts for labels: none (default), imagenet (CLIP's 80), or a file of them",
     )  # fmt: skip
-    parser.add_argument("--limit", type=positive, metavar="N", help="count so many items, drawn")
+    parser.add_argument("--limit", type=count, metavar="N", help="count so many items, drawn")
     parser.add_argument(
-        "--amount", type=positive, metavar="N",
+        "--amount", type=count, metavar="N",
         help="of drawn scenes, as `vlrt bench scenes` takes it",
     )  # fmt: skip
     parser.add_argument(
@@ -84,10 +84,10 @@ def add(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         help="of drawn scenes and of --limit (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--batch", type=positive, metavar="B", help="pictures in a run (default: each method's own)"
+        "--batch", type=count, metavar="B", help="pictures in a run (default: each method's own)"
     )
     parser.add_argument(
-        "--threads", type=positive, default=available_cpus(), help="default: all, %(default)s"
+        "--threads", type=count, default=available_cpus(), help="default: all, %(default)s"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.set_defaults(run=run)
@@ -137,6 +137,8 @@ def run(options: argparse.Namespace) -> int:
         found["skipped"] = skipped
         found["fairness"] = fairness(dataset)
         found["notes"] += notes(subject, dataset, facts, base)
+        if facts["drawn"] and facts["format"] == "vqa":
+            found["notes"].append(language_only(options.amount, options.seed))
         found["body"] = {
             "dataset": facts,
             "base": base,
@@ -290,6 +292,18 @@ def fairness(dataset: Dataset) -> list[str]:
             "may have several; counted by pycocotools, at IoU 0.5 to 0.95."
         )
     return said
+
+
+def language_only(amount: int | None, seed: int) -> str:
+    """How far one gets with drawn questions without looking at a picture, in words."""
+    from vlrt_export.demo.question_accuracy import guesser_accuracy
+
+    per_kind = scenes.AMOUNTS["vqa"] if amount is None else amount
+    share = guesser_accuracy(per_kind=per_kind, seed=seed)["answers"]["all"]
+    return (
+        "Who has heard thousands of such questions with their answers, gives the most frequent one "
+        f"and looks at no picture is right in {share:.1%}."
+    )
 
 
 def notes(subject: Subject, dataset: Dataset, facts: Mapping[str, Any], base: str) -> list[str]:

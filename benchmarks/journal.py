@@ -12,6 +12,11 @@ from vlrt.files import writing
 if TYPE_CHECKING:
     from typing import Self  # from Python 3.11 on
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 
 
@@ -30,7 +35,7 @@ class Journal:
         fresh: throw away what is there.
 
     Raises:
-        BenchmarkError: the file holds another plan's run, or is no journal.
+        BenchmarkError: the file holds another plan's run, or is no journal; or another run has it.
         OptionError: the file cannot be written.
     """
 
@@ -40,15 +45,21 @@ class Journal:
         wanted = json.loads(json.dumps(dict(plan)))
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if fresh:
-                path.unlink(missing_ok=True)
-            whole = _whole_lines(path)
-            goes_on = bool(whole) and self._read(whole, wanted)
+            self._file = path.open("a+b")
+        try:
+            self._claim()
+            self._file.seek(0)
+            lines = [] if fresh else self._file.readlines()
             # What was cut off in the middle of a line is no value.
-            path.write_bytes(b"".join(whole if goes_on else ()))
-            self._file = path.open("a", encoding="utf-8")
-        if not goes_on:
-            self._write({"plan": wanted})
+            whole = [line for line in lines if line.endswith(b"\n")]
+            goes_on = bool(whole) and self._read(whole, wanted)
+            with writing(path):
+                self._file.truncate(sum(map(len, whole)) if goes_on else 0)
+            if not goes_on:
+                self._write({"plan": wanted})
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "Self":
         return self
@@ -83,9 +94,20 @@ class Journal:
         self._file.close()
         self.path.unlink()
 
+    def _claim(self) -> None:
+        """See to it that no other run writes the file, as far as the system knows how."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchmarkError(
+                f"another run writes {self.path}: wait for it, or choose another -o"
+            ) from None
+
     def _write(self, line: Mapping[str, Any]) -> None:
         with writing(self.path):
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
 
     def _read(self, lines: list[bytes], wanted: Mapping[str, Any]) -> bool:
@@ -109,10 +131,3 @@ class Journal:
                 "same options, choose another -o, or pass --fresh to throw it away"
             )
         return bool(plan == wanted)
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    """The lines that were written to their end."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

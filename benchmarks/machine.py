@@ -77,14 +77,20 @@ def pinned(threads: int) -> list[int]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout."""
+    """The checkout's commit, marked where files differ from it; None outside a checkout.
+
+    Where git refuses to tell, "unknown" and why.
+    """
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
         return None
 
-    def ask(*arguments: str) -> str:
-        command = [git, "-C", str(ROOT), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    changed = ask("status", "--porcelain", "--untracked-files=no")
-    return ask("rev-parse", "HEAD") + (" with changes" if changed else "")
+    told = []
+    for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        command = [git, "-C", str(ROOT), *question]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:  # another user's checkout, say: git tells nothing of it
+            return f"unknown: {done.stderr.strip().partition(chr(10))[0]}"
+        told.append(done.stdout.strip())
+    head, changed = told
+    return head + (" with changes" if changed else "")

@@ -3,7 +3,9 @@
 Intervals are percentile bootstraps (Efron and Tibshirani 1993, chapter 13) by `scipy.stats`, from a
 fixed seed, so that the same samples give the same interval. Of times, whole rounds are drawn again
 and not single runs: the runs of one round share the machine's mood, and are worth little more than
-one. Contenders that took turns share their rounds, and are drawn together.
+one. Contenders that took turns share their rounds, and are drawn together. Of so few rounds such an
+interval is a little narrow: simulated with rounds that differ by 6 %, it holds the truth in 79 of
+100 cases with three rounds, in 92 with five and in 94 with ten.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +19,7 @@ from vlrt.errors import BenchmarkError, ExtraMissingError
 
 # Seconds of every run, by round.
 Rounds = Sequence[Sequence[float]]
-LEAST_ROUNDS = 3
+LEAST_ROUNDS, ENOUGH_ROUNDS = 3, 5
 _RESAMPLES, _SEED = 999, 0
 _AT_ONCE = 10_000_000  # numbers of resamples in memory
 # An interval as wide as this holds no verdict, unless all of it is on one side of the noise.
@@ -89,6 +91,15 @@ def times_as_fast(ours: Rounds, theirs: Rounds, *, paired: bool = True) -> Estim
 
     numbers = [np.arange(len(mine))] if paired else [np.arange(len(mine)), np.arange(len(others))]
     return _estimate(numbers, ratio, vectorized=False)
+
+
+def few(rounds: int) -> list[str]:
+    """What a reader should know of intervals over so few rounds; nothing if they are enough."""
+    if rounds >= ENOUGH_ROUNDS:
+        return []
+    return [
+        f"Intervals over {rounds} rounds are too narrow: quote none of fewer than {ENOUGH_ROUNDS}."
+    ]
 
 
 def mean(values: Sequence[float]) -> Estimate:

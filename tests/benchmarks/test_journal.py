@@ -69,6 +69,17 @@ def test_another_plan_does_not_go_on_and_is_not_lost(path):
         assert not journal.held("a")
 
 
+def test_two_runs_do_not_share_a_file(path):
+    pytest.importorskip("fcntl", reason="Windows locks no files this way")
+    with Journal(path, PLAN) as journal:
+        journal.keep("a", made_once(1))
+        with pytest.raises(BenchmarkError, match=r"another run writes .*result\.json"):
+            Journal(path, PLAN)
+        journal.keep("b", made_once(2))
+    with Journal(path, PLAN) as journal:
+        assert (journal.keep("a", never), journal.keep("b", never)) == (1, 2)
+
+
 def test_one_that_holds_no_values_stands_in_nobodys_way(path):
     Journal(path, PLAN).__exit__(None, None, None)
     with Journal(path, {"batches": [1]}) as journal:

@@ -15,9 +15,9 @@ pytest.importorskip("scipy", reason="the benchmarks need the extra bench")
 import vlrt
 from vlrt_benchmarks import latency, latency_options, peers, report, turns
 from vlrt_benchmarks.__main__ import main, parser
-from vlrt_benchmarks.common import LABELS
 from vlrt_benchmarks.peers import Entry, engines
 from vlrt_benchmarks.plan import drawn_pictures
+from vlrt_benchmarks.request import LABELS
 from vlrt_benchmarks.subject import Subject
 
 BUNDLES = Path(vlrt.__file__).parent / "demo" / "bundles"
