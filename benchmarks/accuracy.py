@@ -3,7 +3,7 @@
 import argparse
 import gc
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -16,10 +16,12 @@ from vlrt.hardware import available_cpus
 
 from . import accuracy_boxes, accuracy_measures, datasets, document, scenes
 from .accuracy_answers import Asker
+from .accuracy_words import fairness, language_only, notes
 from .dataset_captions import Captions
 from .dataset_coco import Scenes
 from .datasets import Dataset, Wanted
 from .journal import Journal, beside
+from .machine import identity
 from .subject import Subject, resolve
 from .subject import add_options as add_subject
 
@@ -118,7 +120,15 @@ def run(options: argparse.Namespace) -> int:
         "seed": options.seed,
     }
     path = document.output_path(options, "accuracy", subject.name)
-    plan = {"kind": "accuracy", "model": subject.facts()["files"], "dataset": facts, **settings}
+    plan = {
+        "kind": "accuracy",
+        "model": subject.facts()["files"],
+        "dataset": facts,
+        "pictures": datasets.state(dataset),
+        "prompts": templates,
+        **settings,
+        **identity(),
+    }
     begin = partial(
         document.begin,
         "accuracy",
@@ -137,13 +147,16 @@ def run(options: argparse.Namespace) -> int:
         found["skipped"] = skipped
         found["fairness"] = fairness(dataset)
         found["notes"] += notes(subject, dataset, facts, base)
-        if facts["drawn"] and facts["format"] == "vqa":
+        whole = facts["items"] == facts["of"]  # of a part, the guesser's share is another
+        if facts["drawn"] and facts["format"] == "vqa" and whole:
             found["notes"].append(language_only(options.amount, options.seed))
         found["body"] = {
             "dataset": facts,
             "base": base,
             "rows": counted.rows,
             "items": counted.items,
+            "positions": counted.positions,
+            "pictures": counted.pictures,
         }
         written = document.write(found, path)
         journal.done()
@@ -273,61 +286,3 @@ def _ask(
     if len(answers) != len(dataset):
         raise BenchmarkError(f"{one.name} gave {len(answers)} answers to {len(dataset)} items")
     return answers
-
-
-def fairness(dataset: Dataset) -> list[str]:
-    """The conditions under which contenders are compared, in words."""
-    said = ["All contenders read the same files, and are asked the same of each."]
-    said.append(
-        "PyTorch runs transformers' own models, PIL image processors and tokenizers; nothing of "
-        "vlrt's takes part but what counts the answers."
-    )
-    said.append(
-        "Intervals hold 95 %, by drawing pictures or questions again; differences are of the same "
-        "items, drawn together."
-    )
-    if isinstance(dataset, Scenes):
-        said.append(
-            f"Detections: the best {accuracy_boxes.BEST} of a picture, of all labels, where a box "
-            "may have several; counted by pycocotools, at IoU 0.5 to 0.95."
-        )
-    return said
-
-
-def language_only(amount: int | None, seed: int) -> str:
-    """How far one gets with drawn questions without looking at a picture, in words."""
-    from vlrt_export.demo.question_accuracy import guesser_accuracy
-
-    per_kind = scenes.AMOUNTS["vqa"] if amount is None else amount
-    share = guesser_accuracy(per_kind=per_kind, seed=seed)["answers"]["all"]
-    return (
-        "Who has heard thousands of such questions with their answers, gives the most frequent one "
-        f"and looks at no picture is right in {share:.1%}."
-    )
-
-
-def notes(subject: Subject, dataset: Dataset, facts: Mapping[str, Any], base: str) -> list[str]:
-    """What a reader should know of this run."""
-    said = []
-    if subject.seeded:
-        said.append(
-            "The weights are from a seed: accuracy is chance. Only differences and "
-            f"{accuracy_measures.same_as(base)!r} mean anything."
-        )
-    if facts["items"] < facts["of"]:
-        said.append(f"{facts['items']} of {facts['of']} items were counted, drawn from a seed.")
-    if facts["drawn"] and not subject.seeded:
-        said.append(
-            "Drawn scenes show whether a variant is as good as PyTorch; only the demonstration "
-            "models were made for them."
-        )
-    if isinstance(dataset, Scenes):
-        said.append(
-            "The fewer pictures, the higher their mAP, and its interval makes up for only a part "
-            "of that: compare it with others on the same pictures. Differences do not suffer."
-        )
-        said.append(
-            f"{accuracy_measures.same_as(base)!r}: of the objects that it finds in a picture, the "
-            "share found again with the same label and an IoU of 0.75, the mean over pictures."
-        )
-    return said

@@ -86,28 +86,29 @@ class Asker:
             self._model = self._load()
         return self._model
 
-    def _encoded(self, labels: Sequence[str]) -> Any:
-        """The labels, encoded once where the contender can."""
+    def _encoded(self, labels: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+        """The labels, encoded once where the contender can; and what goes with them if not."""
+        prompts = {"templates": self._templates, "truncate": True}
         if self.model.info.get("components") == ["model"]:  # a foreign graph for both
-            return labels
+            return labels, prompts
         if self._labels is None:
-            self._labels = self.model.encode_labels(
-                labels, templates=self._templates, truncate=True
-            )
-        return self._labels
+            self._labels = self.model.encode_labels(labels, **prompts)
+        return self._labels, {}
 
     def _classified(self, part: Classes) -> list[list[int]]:
-        labels = self._encoded(part.labels)
-        found = self.model.classify(list(part.pictures), labels, **self._batch)
+        labels, prompts = self._encoded(part.labels)
+        found = self.model.classify(list(part.pictures), labels, **prompts, **self._batch)
         return [[int(i) for i in top_k(one.logits, TOP)] for one in found]
 
     def _detected(self, part: Scenes) -> list[dict[str, Any]]:
+        labels, prompts = self._encoded(part.labels)
         found = self.model.detect(
             list(part.pictures),
-            self._encoded(part.labels),
+            labels,
             threshold=0.0,
             multi_label=True,
             top_k=BEST,
+            **prompts,
             **self._batch,
         )
         for path, stated, one in zip(part.pictures, part.sizes_hw, found, strict=True):

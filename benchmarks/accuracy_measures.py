@@ -38,10 +38,14 @@ class Counted:
     Attributes:
         rows: a number each, as the document has them.
         items: by contender and measure, a number for each item, where a measure is their mean.
+        positions: of each group but all, its items.
+        pictures: by measure, the picture of each item, where several items share one.
     """
 
     rows: list[Row]
     items: dict[str, dict[str, list[float]]]
+    positions: dict[str, list[int]]
+    pictures: dict[str, list[int]]
 
 
 def count(dataset: Dataset, answers: Mapping[str, Sequence[Any]], base: str) -> Counted:
@@ -61,8 +65,15 @@ def count(dataset: Dataset, answers: Mapping[str, Sequence[Any]], base: str) -> 
     rows = []
     if isinstance(dataset, Scenes):
         rows += _precision_rows(dataset, answers, base)
-    rows += _mean_rows(dataset, items, base)
-    return Counted(rows, items)
+    pictures = {
+        measure: shared
+        for values in items.values()
+        for measure, numbers in values.items()
+        if (shared := _pictures(dataset, len(numbers)))
+    }
+    groups = _groups(dataset)
+    rows += _mean_rows(items, groups, pictures, base)
+    return Counted(rows, items, groups, pictures)
 
 
 def same_as(base: str) -> str:
@@ -166,31 +177,50 @@ def _hits(
 
 
 def _mean_rows(
-    dataset: Dataset, items: Mapping[str, Mapping[str, Sequence[float]]], base: str
+    items: Mapping[str, Mapping[str, Sequence[float]]],
+    groups: Mapping[str, Sequence[int]],
+    pictures: Mapping[str, Sequence[int]],
+    base: str,
 ) -> list[Row]:
     rows = []
     for name, values in items.items():
         for measure, numbers in values.items():
-            for group, positions in _positions(dataset, len(numbers)).items():
+            everything: dict[str, Sequence[int]] = {ALL: range(len(numbers)), **groups}
+            for group, positions in everything.items():
+                if not positions:
+                    continue
                 mine = [numbers[i] for i in positions]
+                shared = pictures.get(measure)
+                clusters = [shared[i] for i in positions] if shared else None
                 difference = None
                 if name != base and measure in items[base]:
                     theirs = [items[base][measure][i] for i in positions]
-                    difference = stats.mean_difference(mine, theirs)
-                if mine:
-                    rows.append(_row(name, group, measure, stats.mean(mine), difference))
+                    difference = stats.mean_difference(mine, theirs, clusters)
+                rows.append(_row(name, group, measure, stats.mean(mine, clusters), difference))
     return rows
 
 
-def _positions(dataset: Dataset, number: int) -> dict[str, Sequence[int]]:
-    """The items of each group."""
-    groups: dict[str, Sequence[int]] = {ALL: range(number)}
+def _groups(dataset: Dataset) -> dict[str, list[int]]:
+    """The items of each group, of datasets whose groups are of items; those with none left out."""
+    groups: dict[str, list[int]] = {}
     if isinstance(dataset, Classes):
         for name, labels in dataset.groups.items():
-            groups[name] = [i for i, truth in enumerate(dataset.truth) if truth in set(labels)]
+            wanted = set(labels)
+            groups[name] = [i for i, truth in enumerate(dataset.truth) if truth in wanted]
     elif isinstance(dataset, Questions):
-        groups |= dataset.groups
-    return {name: positions for name, positions in groups.items() if len(positions)}
+        groups = {name: list(members) for name, members in dataset.groups.items()}
+    return {name: positions for name, positions in groups.items() if positions}
+
+
+def _pictures(dataset: Dataset, number: int) -> list[int] | None:
+    """The picture of each of so many items; None where none share one."""
+    own: Sequence[Any] = range(number)
+    if isinstance(dataset, Questions):
+        own = dataset.pictures
+    elif isinstance(dataset, Captions) and number == len(dataset.owners):  # by caption
+        own = dataset.owners
+    first = {picture: position for position, picture in enumerate(dict.fromkeys(own))}
+    return [first[picture] for picture in own] if len(first) < number else None
 
 
 # --- mean average precision -----------------------------------------------------------------------

@@ -33,6 +33,7 @@ _DIFFERENCES: dict[str, dict[str, float]] = {
     # In pixels; some round to whole ones. In less than fp32, the best ten may be others.
     "boxes": {"fp32": 1.5},
 }
+_WITH = {"boxes": ("scores",)}  # what is looked at beside an output
 _PIXELS = ("picture", "pixel_values", "pixel_mask")
 # OWLv2 resizes through SciPy in transformers and NumPy in vlrt: the order of sums differs.
 _PIXELS_ABS = {"owlv2": 1e-5}
@@ -87,7 +88,7 @@ def compare(
             "contender": entry.name,
             "reference": reference.name,
             "output": name,
-            **_compared(entry, reference, family, stage, name, found[name], expected[name]),
+            **_compared(entry, reference, family, stage, name, found, expected),
         }
         for name in names
     ]
@@ -138,24 +139,50 @@ def largest_difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(difference.max(initial=0))
 
 
+def box_difference(found: Arrays, expected: Arrays, near: float) -> float:
+    """How far boxes are from the nearest one found whose score is as good.
+
+    Not by rank: equal scores may come in any order. Nor of boxes whose score is as near to the
+    lowest, which is the threshold or that of the last place: another engine may leave them out.
+
+    Args:
+        found, expected: `boxes` [B, K, 4] and `scores` [B, K], as `peers.found` makes them.
+        near: scores that differ by this or less are as good.
+
+    Returns:
+        The largest difference of a coordinate, in that of the boxes' units; 0 where there is
+        nothing to compare, infinite where a box has no counterpart.
+    """
+    scores = expected["scores"].astype(np.float64)
+    sides = np.abs(found["boxes"][:, None].astype(np.float64) - expected["boxes"][:, :, None])
+    alike = np.abs(found["scores"][:, None] - scores[:, :, None]) <= near
+    nearest = np.where(alike, sides.max(axis=3), np.inf).min(axis=2, initial=np.inf)
+    lowest = scores.min(axis=1, keepdims=True, initial=np.inf)
+    return float(nearest[scores > lowest + near].max(initial=0))
+
+
 def _compared(
     entry: Entry,
     reference: Entry,
     family: str,
     stage: str,
     name: str,
-    found: NDArray[Any],
-    expected: NDArray[Any],
+    found: Arrays,
+    expected: Arrays,
 ) -> dict[str, Any]:
     measure = COSINE if name in _EMBEDDINGS else SAME if name == "kept" else DIFFERENCE
     needed = _limit(entry, reference, family, stage, name)
-    if found.shape != expected.shape:
+    if any(found[one].shape != expected[one].shape for one in {name, *_WITH.get(name, ())}):
         return {"measure": measure, "value": None, "needed": needed, "same": False}
     if measure == COSINE:
-        value = lowest_cosine(found, expected)
+        value = lowest_cosine(found[name], expected[name])
         same = value >= (1 if needed is None else needed)
     else:
-        value = largest_difference(found, expected)
+        if name == "boxes":
+            near = _DIFFERENCES["scores"][_class_of(entry, reference)]
+            value = box_difference(found, expected, near)
+        else:
+            value = largest_difference(found[name], expected[name])
         same = value <= (needed or 0)  # not a number is not
     return {
         "measure": measure,

@@ -1,4 +1,4 @@
-"""Full-size checkpoints with seeded weights, and their bundles, for benchmarks without a hub.
+"""Full-size checkpoints with seeded weights, for benchmarks without a hub.
 
 Weights from a seed show size, speed and memory as the real ones do, and say nothing of quality.
 """
@@ -6,45 +6,16 @@ Weights from a seed show size, speed and memory as the real ones do, and say not
 import math
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
     CLIPModel,
     OwlViTForObjectDetection,
-    PreTrainedModel,
     ViltForQuestionAnswering,
 )
-
-from vlrt_export.pipeline import export
-
-
-def make_seeded(
-    snapshot: Path, root: Path, *precisions: str, calibrate: Sequence[str] = ()
-) -> tuple[Path, Path]:
-    """A seeded checkpoint, kept for the next time, and its bundle, always made anew.
-
-    Args:
-        snapshot: a hub snapshot without weights: config, image settings, vocabulary.
-        root: where to keep both.
-        precisions, calibrate: as `vlrt export` takes them.
-
-    Returns:
-        The checkpoint's and the bundle's directory.
-    """
-    checkpoint = seeded_checkpoint(snapshot, root)
-    bundle = root / "-".join(["bundle", *precisions, *(["calibrated"] if calibrate else [])])
-    export(
-        str(checkpoint),
-        bundle,
-        precisions=precisions,
-        overwrite=True,
-        calibrate=calibrate,
-        say=lambda line: print(line, file=sys.stderr),
-    )
-    return checkpoint, bundle
 
 
 def seeded_checkpoint(snapshot: Path, root: Path) -> Path:
@@ -55,11 +26,11 @@ def seeded_checkpoint(snapshot: Path, root: Path) -> Path:
     return checkpoint
 
 
-def _settle_clip(model: PreTrainedModel) -> None:
+def _settle_clip(model: Any) -> None:
     model.logit_scale.fill_(math.log(100))  # the value of all published checkpoints
 
 
-def _settle_owlvit(model: PreTrainedModel) -> None:
+def _settle_owlvit(model: Any) -> None:
     """Heads that give boxes of all sizes, and a score above 0.1 now and then.
 
     transformers draws them with a deviation of 1, which drives every sigmoid to 0 or 1.
@@ -71,7 +42,7 @@ def _settle_owlvit(model: PreTrainedModel) -> None:
     model.class_head.logit_scale.bias.fill_(30)
 
 
-def _settle_vilt(model: PreTrainedModel) -> None:
+def _settle_vilt(model: Any) -> None:
     """Answers of which a few stand out, as after training, and positions that matter.
 
     transformers draws logits that are all near 0, and leaves position embeddings at 0.

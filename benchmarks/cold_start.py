@@ -24,8 +24,8 @@ Result = list[dict[str, Any]]
 Request = Callable[[], Result]
 Mark = Callable[[str], None]
 
-# So many of the objects in a picture; all labels of a picture are in its result.
-OBJECTS = 10
+# So many of a picture's objects and of the answers; all of its labels are in a result.
+OBJECTS, ANSWERS = 10, 5
 # With transformers: the model's class, the image processor's and the tokenizer's.
 CLASSES = {
     "clip": ("CLIPModel", "CLIPImageProcessor", "CLIPTokenizer"),
@@ -57,7 +57,7 @@ def load_vlrt(job: Job, mark: Mark) -> Request:
         return [{"name": name, "score": score, "box": box} for name, score, box in rows]
 
     def ask() -> Result:
-        found = model.ask(job["picture"], job["question"])
+        found = model.ask(job["picture"], job["question"], top_k=ANSWERS)
         rows = zip(found.answers, found.scores.tolist(), strict=True)
         return [{"name": name, "score": score} for name, score in rows]
 
@@ -68,7 +68,7 @@ def load_torch(job: Job, mark: Mark) -> Request:
     """The checkpoint in fp32: only the three classes that it takes, no pipeline around them."""
     import torch
     import transformers
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     # By name, for transformers imports what is asked for, and the image processor on PIL, which
     # spares importing torchvision. Before 5.1 that was the one without a suffix.
@@ -83,8 +83,14 @@ def load_torch(job: Job, mark: Mark) -> Request:
     mark("load")
 
     def pixels() -> tuple[Any, tuple[int, int]]:
+        # Turned as it was taken, and alpha on white, as its own image processors have it.
         with Image.open(job["picture"]) as file:
-            image = file.convert("RGB")
+            image = ImageOps.exif_transpose(file)
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image)
+        image = image.convert("RGB")
         return processor(images=image, return_tensors="pt"), image.size
 
     @torch.inference_mode()
@@ -116,7 +122,7 @@ def load_torch(job: Job, mark: Mark) -> Request:
     def ask() -> Result:
         tokens = tokenizer(job["question"], return_tensors="pt")
         scores = model(**tokens, **pixels()[0]).logits[0].sigmoid()
-        best = scores.topk(min(5, len(scores)))
+        best = scores.topk(min(ANSWERS, len(scores)))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [{"name": model.config.id2label[place], "score": score} for place, score in rows]
 
@@ -155,4 +161,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # This file's folder has modules of the names of packages that libraries import.
+    sys.path = [place for place in sys.path if place != str(Path(__file__).resolve().parent)]
     main()

@@ -10,9 +10,9 @@ from typing import Any
 from vlrt.errors import OptionError
 
 from . import document, stats
+from .compare_entries import ENTRIES
 from .report import markdown
 from .stats import Estimate
-from .wording import work
 
 Document = dict[str, Any]
 # What a comparison says of a change. Of what only has a value on each side, the value is all.
@@ -20,7 +20,11 @@ SAME, NOISY, FEW, BARE = "no change beyond noise", "too noisy", "too few rounds"
 _WORDS = {"faster": "faster", "slower": "slower", "level": SAME, "too noisy": NOISY}
 _SIZES = {"faster": "less", "slower": "more", "level": SAME, "too noisy": NOISY}
 _NO_NOISE = Estimate(1.0, 1.0, 1.0)
-_BLOCKS = 10  # that a closed loop's latencies are cut into, in the place of rounds
+# What differs by less is no change where no contender told its own noise: of times and memory, two
+# runs of the same on one machine differ by a few per cent.
+FLOOR = 0.05
+_FLOOR = Estimate(1.0, 1 / (1 + FLOOR), 1 + FLOOR)
+_NORMALISED = ("latency", "footprint")  # kinds whose contenders took turns with a base
 
 
 def add(verbs: Any) -> None:
@@ -60,9 +64,10 @@ def compare(a: Document, b: Document, *, force: bool = False) -> Document:
 
     Its body: `of`, the kind compared; `a` and `b`, what each is; `differs`, the conditions that are
     not the same; `base`, the contender that changes are normalised by, or None; `rows`; `only_a`
-    and `only_b`, what is in one alone. A row: `work` and `contender` in words, the values `a` and
-    `b` in `unit`, and `change` and `normalised`, each with its verdict, or None: of times and sizes
-    A's median over B's, more than 1 is better; of accuracy B less A.
+    and `only_b`, what is in one alone; `floor`, what is taken for noise where none was measured, or
+    None. A row: `work` and `contender` in words, the values `a` and `b` in `unit`, and `change` and
+    `normalised`, each with its verdict, or None: of times and sizes A's median over B's, of rates
+    (`more_is_better`) B's over A's, more than 1 is better; of accuracy B less A.
 
     Args:
         a, b: results of the same kind and model.
@@ -74,22 +79,24 @@ def compare(a: Document, b: Document, *, force: bool = False) -> Document:
     kind = a["kind"]
     if kind != b["kind"]:
         raise OptionError(f"A is a result of {kind!r} and B of {b['kind']!r}; valid: the same kind")
-    if kind not in _ENTRIES:
-        raise OptionError(f"results of {kind!r} cannot be compared; valid: {', '.join(_ENTRIES)}")
+    if kind not in ENTRIES:
+        raise OptionError(f"results of {kind!r} cannot be compared; valid: {', '.join(ENTRIES)}")
     names = [(one.get("model") or {}).get("name") for one in (a, b)]
     if names[0] != names[1] and not force:
         raise OptionError(
             f"A is of the model {names[0]!r} and B of {names[1]!r}; valid: the same one, or --force"
         )
-    ours, theirs = (dict(_ENTRIES[kind](one["body"])) for one in (a, b))
+    ours, theirs = (dict(ENTRIES[kind](one["body"])) for one in (a, b))
     base = a["body"].get("base")
-    base = base if base == b["body"].get("base") and kind == "latency" else None
+    base = base if base == b["body"].get("base") and kind in _NORMALISED else None
     same_items = _dataset(a) is not None and _dataset(a) == _dataset(b)
+    both = [key for key in ours if key in theirs]
     rows = [
         {
             "work": key[0],
             "contender": key[1],
             "unit": ours[key]["unit"],
+            "more_is_better": ours[key].get("more_is_better", False),
             "a": ours[key]["value"],
             "b": theirs[key]["value"],
             **_change(
@@ -100,8 +107,7 @@ def compare(a: Document, b: Document, *, force: bool = False) -> Document:
                 same_items=same_items,
             ),
         }
-        for key in ours
-        if key in theirs
+        for key in both
     ]
     return {
         "format": document.FORMAT,
@@ -120,6 +126,7 @@ def compare(a: Document, b: Document, *, force: bool = False) -> Document:
             "b": _identity(b),
             "differs": list(differences(a, b)),
             "base": base,
+            "floor": FLOOR if any(_unknown_noise(kind, ours[k], theirs[k]) for k in both) else None,
             "rows": rows,
             "only_a": [" · ".join(key) for key in ours if key not in theirs],
             "only_b": [" · ".join(key) for key in theirs if key not in ours],
@@ -172,87 +179,11 @@ def _identity(one: Document) -> dict[str, Any]:
     }
 
 
-def _dataset(one: Document) -> Any:
-    return one["body"].get("dataset")
-
-
-# --- what can be compared: (work, contender) -> its value, unit and samples -----------------------
-
-_Entries = Iterator[tuple[tuple[str, str], dict[str, Any]]]
-
-
-def _of_latency(body: Mapping[str, Any]) -> _Entries:
-    for row in body.get("rows", ()):
-        for name, rounds in row["samples"].items():
-            yield (
-                (work(row), name),
-                {
-                    "value": row["summary"][name]["p50_ms"],
-                    "unit": "ms",
-                    "rounds": rounds,
-                    "to_base": row["ratios"].get(name),
-                    "noise": row.get("noise"),
-                },
-            )
-
-
-def _of_accuracy(body: Mapping[str, Any]) -> _Entries:
-    for row in body.get("rows", ()):
-        items = body.get("items", {}).get(row["contender"], {}).get(row["measure"])
-        whole = row["group"] == "all"
-        yield (
-            (row["measure"] if whole else f"{row['measure']} of {row['group']}", row["contender"]),
-            {**row, "unit": "points", "items": items if whole else None},
-        )
-
-
-def _of_footprint(body: Mapping[str, Any]) -> _Entries:
-    for row in body.get("rows", ()):
-        for name, samples in row["samples"].items():
-            rounds = [[float(one)] for one in samples]
-            value = row["medians"][name]
-            yield (
-                (row["measure"], name),
-                {"value": value, "unit": row["unit"], "rounds": rounds, "exact": len(rounds) == 1},
-            )
-
-
-def _of_load(body: Mapping[str, Any]) -> _Entries:
-    for name, found in body.get("contenders", {}).items():
-        for what in ("capacity", "knee"):
-            value = found[f"{what}_per_s"]
-            if value is not None:
-                yield (what, name), {"value": value, "unit": "a second", "rounds": []}
-        for one in found["closed"]:
-            taken = one["latencies_s"]
-            size = math.ceil(len(taken) / _BLOCKS) or 1
-            yield (
-                (f"closed loop, {one['clients']} clients", name),
-                {
-                    "value": one["summary"].get("p50_ms"),
-                    "unit": "ms",
-                    "rounds": [taken[at : at + size] for at in range(0, len(taken), size)],
-                },
-            )
-
-
-def _of_tune(body: Mapping[str, Any]) -> _Entries:
-    from .views.tune import name_of
-
-    for one in body.get("candidates", ()):
-        yield (
-            ("tuning", name_of(one)),
-            {"value": one["summary"]["p50_ms"], "unit": "ms", "rounds": one["samples"]},
-        )
-
-
-_ENTRIES = {
-    "latency": _of_latency,
-    "accuracy": _of_accuracy,
-    "footprint": _of_footprint,
-    "load": _of_load,
-    "tune": _of_tune,
-}
+def _dataset(one: Document) -> tuple[Any, ...] | None:
+    """What was counted on, wherever it lies; None where that is not known."""
+    found = one["body"].get("dataset") or {}
+    known = tuple(found.get(key) for key in ("format", "sha256", "items"))
+    return None if None in known else known
 
 
 # --- how much it changed --------------------------------------------------------------------------
@@ -268,10 +199,17 @@ def _change(
     change = _times_change(a, b, noise, words)
     normalised = None
     if normalise and a.get("to_base") and b.get("to_base"):
-        estimate = quotient(_estimate(b["to_base"]), _estimate(a["to_base"]))
+        better, worse = (b, a) if kind == "latency" else (a, b)  # of sizes, less is better
+        estimate = quotient(_estimate(better["to_base"]), _estimate(worse["to_base"]))
         verdict = words[stats.verdict(estimate, noise)]
         normalised = {**estimate.as_dict(), "verdict": verdict}
     return {"change": change, "normalised": normalised}
+
+
+def _unknown_noise(kind: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether the floor decides of a row."""
+    enough = min(len(one.get("rounds", ())) for one in (a, b)) >= stats.LEAST_ROUNDS
+    return kind != "accuracy" and enough and not (a.get("noise") or b.get("noise"))
 
 
 def _times_change(
@@ -279,7 +217,8 @@ def _times_change(
 ) -> dict[str, Any]:
     least = min(len(a["rounds"]), len(b["rounds"]))
     if least < stats.LEAST_ROUNDS:
-        value = a["value"] / b["value"] if b["value"] else None
+        over, under = (b, a) if a.get("more_is_better") else (a, b)
+        value = over["value"] / under["value"] if under["value"] else None
         bare = {"value": value, "low": None, "high": None}
         if value is None or not (a.get("exact") and b.get("exact")):
             return {**bare, "verdict": FEW if least else BARE}
@@ -292,7 +231,8 @@ def _times_change(
 def _accuracy_change(a: dict[str, Any], b: dict[str, Any], *, same_items: bool) -> dict[str, Any]:
     paired = same_items and a["items"] and b["items"] and len(a["items"]) == len(b["items"])
     if paired:
-        estimate = stats.mean_difference(b["items"], a["items"])
+        shared = a["pictures"] or b["pictures"]
+        estimate = stats.mean_difference(b["items"], a["items"], shared)
         low, high = estimate.low, estimate.high
     elif None in (a["low"], b["low"]):
         value = b["value"] - a["value"]
@@ -327,7 +267,8 @@ def _estimate(found: Mapping[str, Any]) -> Estimate:
 
 
 def _wider(*noises: Mapping[str, Any] | None) -> Estimate:
+    """The noise that either side measured, whichever is more; the floor where neither did."""
     known: Sequence[Mapping[str, Any]] = [one for one in noises if one]
     if not known:
-        return _NO_NOISE
+        return _FLOOR
     return Estimate(1.0, min(one["low"] for one in known), max(one["high"] for one in known))

@@ -10,6 +10,7 @@ import numpy as np
 
 from vlrt.errors import BenchmarkError, OptionError
 
+from .cold_start import ANSWERS, OBJECTS
 from .subject import Subject
 
 # What `--against` takes.
@@ -83,29 +84,34 @@ def enter(
 
 
 def difference(ours: Result, base: Result, tolerance: float) -> float:
-    """The largest difference between two results: of a score or, of the best object, a box's side.
+    """The largest difference between two results, of a score or of a box's side.
+
+    Compared are the scores by rank; of each name the best score that it has; and the boxes that
+    `box_differences` compares. A name that a result cut off at its length lacks has there at most
+    the score of the last.
 
     Args:
-        ours, base: best first. Of objects those beyond the best are compared by score alone, for
-            which of two that are as good comes first is chance.
-        tolerance: up to which they are the same. Where the base's best leads by less than twice
-            that, the best of ours may be another.
+        ours, base: best first.
+        tolerance: up to which they are the same.
 
     Raises:
         BenchmarkError: they are not the same, so that the two do not do the same work.
     """
-    found = [[row["score"] for row in result] for result in (ours, base)]
-    if len(found[0]) != len(found[1]):
+    if len(ours) != len(base):
         raise BenchmarkError(f"{len(ours)} results are not the {len(base)} of the base")
-    if not base:
-        return 0.0
-    largest = float(np.abs(np.subtract(found[0], found[1])).max())
-    lead = found[1][0] - (found[1][1] if len(base) > 1 else 0)
-    if lead > 2 * tolerance:
-        if ours[0]["name"] != base[0]["name"]:
-            raise BenchmarkError(f"the best is {ours[0]!r}, the base's is {base[0]!r}")
-        sides = np.subtract(ours[0].get("box", []), base[0].get("box", []))
-        largest = float(np.abs([largest, *sides]).max())
+    found = [abs(one["score"] - other["score"]) for one, other in zip(ours, base, strict=True)]
+    best, expected = _best(ours), _best(base)
+    if best.keys() != expected.keys() and not _cut_off(base):
+        raise BenchmarkError(f"names are {sorted(best)}, the base's are {sorted(expected)}")
+    for name in {*best, *expected}:
+        if name in best and name in expected:
+            found.append(abs(best[name]["score"] - expected[name]["score"]))
+        elif name in best:
+            found.append(best[name]["score"] - base[-1]["score"])
+        else:
+            found.append(expected[name]["score"] - ours[-1]["score"])
+    found += box_differences(ours, base, tolerance)
+    largest = float(np.max(found, initial=0))
     if not largest <= tolerance:  # not a number is no agreement
         raise BenchmarkError(
             f"the results differ by {largest:.4f}, allowed are {tolerance}: {list(ours)}, and of "
@@ -114,10 +120,50 @@ def difference(ours: Result, base: Result, tolerance: float) -> float:
     return largest
 
 
+def box_differences(ours: Result, base: Result, tolerance: float) -> list[float]:
+    """The largest difference of a side between boxes, for each name where they can be compared.
+
+    Compared is the box of our best object of a name with the nearest of the base's that may be the
+    best: those of that name less than twice the tolerance below its best. Where the base's result
+    may be cut off before the last of them, any box may be right, and none is compared.
+
+    Args:
+        ours, base: best first.
+        tolerance: of scores.
+    """
+    best, expected = _best(ours), _best(base)
+    found = []
+    for name in expected:  # in their order, for the same results give the same list
+        least = expected[name]["score"] - 2 * tolerance
+        undecided = _cut_off(base) and base[-1]["score"] > least
+        if name not in best or "box" not in expected[name] or undecided:
+            continue
+        near = [row["box"] for row in base if row["name"] == name and row["score"] > least]
+        sides = np.abs(np.subtract(near, best[name]["box"]))
+        found.append(float(sides.max(axis=1).min()))
+    return found
+
+
+def _best(result: Result) -> dict[str, Mapping[str, Any]]:
+    """Of each name the best."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in result:
+        found.setdefault(row["name"], row)
+    return found
+
+
+def _cut_off(result: Result) -> bool:
+    """Whether there may be more that is worse: a result is of so many at the most."""
+    return len(result) >= (OBJECTS if result and "box" in result[0] else ANSWERS)
+
+
 def differences(
     contenders: Sequence[Contender], results: Mapping[str, Result]
-) -> dict[str, dict[str, float]]:
-    """How far the result of each contender is from the first one's, and how far it may be.
+) -> dict[str, dict[str, Any]]:
+    """How far the result of each contender is from the first one's.
+
+    Returns:
+        Of each: the `difference`, what is `allowed`, and how many `boxes` could be compared.
 
     Raises:
         BenchmarkError: one of them is another result.
@@ -130,5 +176,6 @@ def differences(
             apart = difference(results[one.name], results[base.name], allowed)
         except BenchmarkError as error:
             raise BenchmarkError(f"{one.name} does not do what {base.name} does: {error}") from None
-        found[one.name] = {"difference": apart, "allowed": allowed}
+        boxes = len(box_differences(results[one.name], results[base.name], allowed))
+        found[one.name] = {"difference": apart, "allowed": allowed, "boxes": boxes}
     return found

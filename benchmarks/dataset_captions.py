@@ -73,7 +73,6 @@ def read(file: Path, *, images: Path | None = None) -> Captions:
     """
     is_json = file.suffix == ".json"
     pairs = _from_json(file, images) if is_json else _from_lines(file, images)
-    need_distinct(pairs, f"{file} has a caption of the same picture")
     pictures = {path: number for number, path in enumerate(dict.fromkeys(p for p, _ in pairs))}
     need_pictures(pictures, str(file))
     return Captions(

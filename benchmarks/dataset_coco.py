@@ -51,6 +51,7 @@ class Scenes:
         things: the objects in each.
         labels: the names of the categories.
         groups: positions of labels to count apart, by name.
+        sizeless: how many boxes of the file have no width or no height, and were left out.
     """
 
     source: Path
@@ -59,6 +60,7 @@ class Scenes:
     things: tuple[tuple[Thing, ...], ...]
     labels: tuple[str, ...]
     groups: Mapping[str, tuple[int, ...]] = member(default_factory=dict)
+    sizeless: int = 0
     format = "coco"
 
     def __len__(self) -> int:
@@ -77,13 +79,17 @@ class Scenes:
 def read(file: Path, *, images: Path | None = None) -> Scenes:
     """Read an annotation file, such as COCO's `instances_val2017.json`.
 
+    Boxes of no width or no height, of which COCO's own `instances_train2017.json` has some, can be
+    found by nobody: they are left out and counted.
+
     Args:
         file: with `images`, `categories` and `annotations`.
         images: the folder of the pictures; by default `images` beside the file, or the file's own.
 
     Raises:
         DatasetError: a picture that is missing; an id that is there twice; an annotation of an
-            image or category that there is none of; a box of no size, or outside its picture.
+            image or category that there is none of; a box of a negative size, or outside its
+            picture.
     """
     found = read_json(file)
     folder = picture_folder(file, images)
@@ -97,6 +103,7 @@ def read(file: Path, *, images: Path | None = None) -> Scenes:
     labels = {number: position for position, number in enumerate(categories)}
     sizes = {number: _size(entry, f"{file}: image {number}") for number, entry in shown.items()}
     things: dict[int, list[Thing]] = {number: [] for number in shown}
+    sizeless = 0
     for number, entry in by_id(
         entries(found, "annotations", file), "id", file, "annotation"
     ).items():
@@ -106,7 +113,11 @@ def read(file: Path, *, images: Path | None = None) -> Scenes:
             raise DatasetError(f"{where} is of image {image}, which is not among the images")
         if category not in labels:
             raise DatasetError(f"{where} is of category {category}, which is not among them")
-        things[image].append(_thing(entry, labels[category], sizes[image], where))
+        thing = _thing(entry, labels[category], sizes[image], where)
+        if min(thing.box[2:]) > 0:
+            things[image].append(thing)
+        else:
+            sizeless += 1
     paths = [
         folder / field(entry, "file_name", str, f"{file}: image {number}")
         for number, entry in shown.items()
@@ -120,6 +131,7 @@ def read(file: Path, *, images: Path | None = None) -> Scenes:
         tuple(tuple(there) for there in things.values()),
         tuple(names),
         read_groups(file.parent, {name: i for i, name in enumerate(names)}, "categories"),
+        sizeless,
     )
 
 
@@ -135,8 +147,8 @@ def _thing(entry: Mapping[str, Any], label: int, size_hw: tuple[int, int], where
     if len(box) != 4 or not all(_is_number(one) for one in box):
         raise DatasetError(f"{where}: 'bbox' is {box!r:.80}; valid: [x, y, width, height]")
     x, y, width, height = map(float, box)
-    if width <= 0 or height <= 0:
-        raise DatasetError(f"{where}: its box {box} has no size; valid: more than 0 each way")
+    if width < 0 or height < 0:
+        raise DatasetError(f"{where}: its box {box} has a negative size; valid: 0 or more each way")
     if min(x, y) < -_SPARE or x + width > size_hw[1] + _SPARE or y + height > size_hw[0] + _SPARE:
         raise DatasetError(
             f"{where}: its box {box} reaches out of its picture of {size_hw[1]}x{size_hw[0]}"

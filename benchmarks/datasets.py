@@ -190,9 +190,17 @@ def facts(dataset: Dataset, whole: int) -> dict[str, Any]:
     }
 
 
+def state(dataset: Dataset) -> str:
+    """A digest that changes when a picture's file does, by its size and when it was written."""
+    files = {str(path): path.stat() for path in dataset.pictures}
+    known = [(name, one.st_size, one.st_mtime_ns) for name, one in files.items()]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
 def _sha256(dataset: Dataset) -> str:
     """Of all that is known of the items, with their pictures' names; the pixels are not in it."""
     content = asdict(dataset)
     del content["source"]
+    content.pop("sizeless", None)  # these are no part of it
     content["pictures"] = ["/".join(path.parts[-2:]) for path in dataset.pictures]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import Any
 from vlrt.errors import OptionError
 from vlrt.files import whole_file
 
-from .machine import conditions
+from . import machine
 from .subject import Subject
 
 FORMAT = 1
@@ -53,6 +53,7 @@ def begin(
     subject: Subject | None,
     threads: int,
     settings: Mapping[str, Any],
+    conditions: dict[str, Any] | None = None,
 ) -> Document:
     """A result without its `body`; made before anything is measured, for the machine's load.
 
@@ -62,6 +63,7 @@ def begin(
         subject: what is measured, or None for what is about no single model.
         threads: of every contender.
         settings: what was chosen, ready for JSON.
+        conditions: as `machine.conditions` gave them, where they were asked earlier.
     """
     name = subject.name if subject else kind
     return {
@@ -69,7 +71,7 @@ def begin(
         "kind": kind,
         "title": options.title or name,
         "command": shlex.join(["vlrt", "bench", *sys.argv[_verb_at(kind) :]]),
-        "conditions": conditions(threads),
+        "conditions": conditions or machine.conditions(threads),
         "model": subject.facts() if subject else None,
         "settings": dict(settings),
         "fairness": [],

@@ -22,6 +22,18 @@ TORCH = ("torch==2.13.0", "transformers", "pillow")
 _NOT_SOURCE = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")
 
 
+def check_sources() -> None:
+    """Refuse to measure where there is nothing to install from.
+
+    Raises:
+        BenchmarkError: vlrt was not imported from a checkout.
+    """
+    if not (ROOT / "pyproject.toml").is_file():
+        raise BenchmarkError(
+            f"{ROOT} is no checkout of vlrt: installed sizes are measured from its sources"
+        )
+
+
 def measure_environments() -> dict[str, Any]:
     """Build both environments in a temporary directory and weigh them.
 
@@ -30,12 +42,10 @@ def measure_environments() -> dict[str, Any]:
         versions.
 
     Raises:
-        BenchmarkError: pip cannot install one of them, or takes a CUDA build of torch.
+        BenchmarkError: there is no checkout; or pip cannot install one of them, or takes a CUDA
+            build of torch.
     """
-    if not (ROOT / "pyproject.toml").is_file():
-        raise BenchmarkError(
-            f"{ROOT} is no checkout of vlrt: installed sizes are measured from its sources"
-        )
+    check_sources()
     with tempfile.TemporaryDirectory(prefix="vlrt-environments-") as scratch:
         # A copy, because building in place would leave its traces in the checkout.
         source = shutil.copytree(ROOT, Path(scratch, "source"), ignore=_NOT_SOURCE)

@@ -20,14 +20,15 @@ from typing import Any
 
 from vlrt.cli_options import count
 from vlrt.errors import BenchmarkError, OptionError
+from vlrt.files import file_sha256
 from vlrt.hardware import available_cpus
 
 from . import document, request, stats, subject
 from .cold_starts import Sample, results, take_turns
 from .contender import AGAINST, Contender, checked_against, differences, enter
-from .environments import NOT_COUNTED, measure_environments
+from .environments import NOT_COUNTED, check_sources, measure_environments
 from .journal import Journal, beside
-from .machine import pinned
+from .machine import identity, pinned
 
 BASE = "transformers"
 # A ratio whose interval's ends are so many times apart is none to quote.
@@ -51,7 +52,11 @@ def add(verbs: Any) -> None:
     text = "cold start, memory and size, against PyTorch with transformers"
     parser: argparse.ArgumentParser = verbs.add_parser("footprint", help=text, description=text)
     parser.set_defaults(run=run)
-    subject.add_options(parser)
+    subject.add_options(
+        parser,
+        precision="variants to measure, or auto, the one taken on this CPU (default: auto, and "
+        "fp32 where there is one)",
+    )
     document.add_options(parser, "footprint")
     request.add_options(parser)
     parser.add_argument(
@@ -89,7 +94,6 @@ def run(options: argparse.Namespace) -> int:
             **asked.facts(request.method(measured)),
             "rounds": options.rounds,
             "requests": options.requests,
-            "environments": options.environments,
         }
         found = document.begin(
             "footprint", options, subject=measured, threads=options.threads, settings=settings
@@ -101,7 +105,9 @@ def run(options: argparse.Namespace) -> int:
             "model": found["model"],
             "contenders": names,
             "threads": options.threads,
+            "picture_sha256": file_sha256(asked.picture),
             **settings,
+            **identity(),
         }
         job = {
             **asked.job(),
@@ -128,6 +134,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.rounds < stats.LEAST_ROUNDS:
         raise OptionError(f"--rounds is {options.rounds}; valid: {stats.LEAST_ROUNDS} or more")
     checked_against(options.against)
+    if options.environments:
+        check_sources()
     if not _STATUS.is_file():
         raise BenchmarkError(f"memory is read from {_STATUS}, which this system lacks; use Linux")
 
@@ -226,8 +234,9 @@ def _notes(made: Mapping[str, Any]) -> list[str]:
     if made["environments"] is not None:
         notes.append(f"Of installed environments {' and '.join(NOT_COUNTED)} are not counted.")
     notes += [
-        f"Scores and boxes of {name} are at most {one['difference']:.2g} from those of "
-        f"{made['base']}; allowed are {one['allowed']:g}."
+        f"Scores of each name, and {one['boxes']} boxes that could be compared, of {name} are at "
+        f"most {one['difference']:.2g} from those of {made['base']}; allowed are "
+        f"{one['allowed']:g}."
         for name, one in made["agreement"].items()
     ]
     wide = [

@@ -12,7 +12,7 @@ from typing import Any
 
 from vlrt.errors import OptionError
 
-from . import agreement, document, latency_rows
+from . import agreement, document, latency_rows, machine
 from .journal import Journal, beside
 from .latency_options import FIRST_BASE, add_options, check_numbers, make_plan
 from .peers import Entry, engines, entered, kind, ours
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """
     chosen = chosen_engines(options.against)  # before anything takes time
     check_numbers(options)
+    conditions = machine.conditions(options.threads)  # before an export or the like is a load
     subject = resolve(options)
     plan = make_plan(options, subject)
     contenders, skipped = find_contenders(chosen, options, subject, plan)
@@ -52,7 +53,10 @@ def run(options: argparse.Namespace) -> int:
         "model": subject.facts(),
         "contenders": [entry.name for entry in contenders],
         "base": base,
-        "allow_mismatch": options.allow_mismatch,
+        # One result is of one commit, one set of versions and one processor.
+        "commit": conditions["commit"],
+        "versions": conditions["versions"],
+        "processor": conditions["machine"]["processor"],
     }
     with Journal(beside(path), told, fresh=options.fresh) as journal:
         begin = partial(
@@ -61,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
             options,
             subject=subject,
             threads=plan.threads,
-            settings=plan.facts() | {"base": base, "allow_mismatch": options.allow_mismatch},
+            settings=plan.facts() | {"base": base},
+            conditions=conditions,
         )
         found = journal.keep("begin", begin)
         try:
@@ -72,9 +77,11 @@ def run(options: argparse.Namespace) -> int:
             raise
         found["skipped"] = skipped
         found["fairness"] = latency_rows.fairness(plan)
-        machine = found["conditions"]["machine"]
+        # Not part of the plan: who follows the advice to allow it goes on with what was measured.
+        allowed = options.allow_mismatch or latency_rows.has_mismatch(journal, plan)
+        found["settings"]["allow_mismatch"] = allowed
         found["notes"] += latency_rows.notes(
-            journal, plan, subject, machine, options.allow_mismatch
+            journal, plan, subject, contenders, found["conditions"]["machine"]
         )
         found["body"] = latency_rows.body(journal, list(contenders), plan, base)
         written = document.write(found, path)
@@ -234,7 +241,16 @@ def _take_turns(journal: Journal, processes: Mapping[str, Process], plan: Plan, 
     """All rounds; a round goes through all rows, so that those of a row lie apart in time."""
     for number in range(plan.rounds):
         print(f"batch {batch}: round {number + 1} of {plan.rounds}", file=sys.stderr)
+        journal.keep(latency_rows.load_key(batch, number), _load)
         for row in plan.rows(batch):
             sentinel = next(n for n, process in processes.items() if row in process.stages)
             take = partial(one_round, processes, row, plan.turn_s, number, sentinel)
             journal.keep(latency_rows.round_key(batch, row, number), take)
+
+
+def _load() -> float:
+    """What the machine had to do in the last minute: processes that ran or waited to run."""
+    import psutil
+
+    load: float = psutil.getloadavg()[0]
+    return round(load, 2)

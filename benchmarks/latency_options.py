@@ -3,14 +3,15 @@
 import argparse
 from pathlib import Path
 
+from vlrt.cli_options import count
 from vlrt.errors import OptionError
 from vlrt.hardware import available_cpus
 
 from . import document
-from .common import LABELS, positive
 from .machine import pinned
 from .peers import STAGES, engines
 from .plan import Plan, check, drawn_pictures, given_pictures
+from .request import LABELS
 from .stats import LEAST_ROUNDS
 from .subject import Subject
 from .subject import add_options as add_subject
@@ -30,16 +31,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         f"Engines: {', '.join(engines())}",
     )  # fmt: skip
     parser.add_argument(
-        "--batch", nargs="+", type=positive, default=[1, 8], metavar="B",
+        "--batch", nargs="+", type=count, default=[1, 8], metavar="B",
         help="pictures in a run (default: 1 8)",
     )  # fmt: skip
     parser.add_argument(
-        "--threads", type=positive, default=available_cpus(),
+        "--threads", type=count, default=available_cpus(),
         help="of every contender, each pinned to as many CPUs (default: all, %(default)s)",
     )  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
-        "--rounds", type=positive, default=5, help=f"{LEAST_ROUNDS} or more (default: %(default)s)"
+        "--rounds", type=count, default=5, help=f"{LEAST_ROUNDS} or more (default: %(default)s)"
     )
     parser.add_argument(
         "--turn", type=float, default=0.5, metavar="SECONDS",
@@ -55,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", nargs="+", default=list(LABELS), help="for CLIP and detectors")
     parser.add_argument("--question", default=QUESTION, help="for ViLT (default: %(default)s)")
     parser.add_argument(
-        "--tokens", nargs="+", type=positive, default=[], metavar="N",
+        "--tokens", nargs="+", type=count, default=[], metavar="N",
         help='measure "encode text" on a batch of texts of so many tokens as well',
     )  # fmt: skip
     parser.add_argument(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from .plots import INK, colour, density, drawn, end_labels, plain_ticks, ratio_axis
-from .wording import Figure, in_order, number, ratio
+from .wording import Figure, by_base, in_order, number, ratio
 
 # The way of a picture through a model, in order, as far as it is measured stage by stage.
 _WAY = (
@@ -22,10 +22,13 @@ _BAR = 0.17  # inches a bar
 
 
 def ratio_bars(body: dict[str, Any]) -> Iterator[Figure]:
-    """For each batch size, each stage's ratios to the base, with their intervals."""
-    base = body.get("base", "")
-    for batch in sorted({row["batch"] for row in body["rows"]}):
-        rows = [row for row in body["rows"] if row["batch"] == batch and _others(row, base)]
+    """For each base and batch size, each stage's ratios to it, with their intervals."""
+    parts = (
+        (base, batch, [row for row in rows if row["batch"] == batch and _others(row, base)])
+        for base, rows in by_base(body).items()
+        for batch in sorted({row["batch"] for row in rows})
+    )
+    for base, batch, rows in parts:
         if not rows:
             continue
         count = sum(len(_others(row, base)) + 1.2 for row in rows)
@@ -39,7 +42,10 @@ def ratio_bars(body: dict[str, Any]) -> Iterator[Figure]:
             "the ratio with 95 % confidence; the grey band is the machine's noise.",
             f"Horizontal bars for {len(rows)} stages. The highest ratio is {ratio(best[0])}, by "
             f"{best[1]} in {best[2]}.",
-            drawn(lambda axes, rows=rows: _draw_ratios(axes, rows, base), 0.75 + _BAR * count),
+            drawn(
+                lambda axes, rows=rows, base=base: _draw_ratios(axes, rows, base),
+                0.75 + _BAR * count,
+            ),
         )
 
 

@@ -1,6 +1,6 @@
 """What a comparison of latencies found: the journal's values as the body of a result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .agreement import precision_class
@@ -35,6 +35,11 @@ def empty_key(batch: int) -> str:
     return f"batch {batch}, nothing found"
 
 
+def load_key(batch: int, number: int) -> str:
+    """Where it keeps the machine's load when a round began."""
+    return f"batch {batch}, load before round {number + 1}"
+
+
 def is_begun(journal: Journal, plan: Plan) -> bool:
     """Whether anything was measured at all."""
     return any(
@@ -49,6 +54,12 @@ def is_complete(journal: Journal, plan: Plan, batch: int) -> bool:
     """Whether a batch was measured to its end."""
     rounds = range(plan.rounds)
     return all(journal.held(round_key(batch, r, n)) for r in plan.rows(batch) for n in rounds)
+
+
+def has_mismatch(journal: Journal, plan: Plan) -> bool:
+    """Whether contenders were measured whose results are not those of the reference."""
+    rows = [row for batch in plan.batches for row in _held(journal, agreement_key(batch))]
+    return any(not row["same"] and row["needed"] is not None for row in rows)
 
 
 def fairness(plan: Plan) -> list[str]:
@@ -66,7 +77,7 @@ def fairness(plan: Plan) -> list[str]:
         ),
         (
             f"They take turns of about {plan.turn_s:g} s, {plan.rounds} rounds of them, while the "
-            "others wait; every round begins with another contender."
+            "others wait; the rounds go through them in different orders."
         ),
         "A turn begins with a run that is not counted. Garbage collection is off.",
         (
@@ -75,8 +86,8 @@ def fairness(plan: Plan) -> list[str]:
             f"{plan.warm_up_s:g} s."
         ),
         (
-            "Before anything was timed, all results were compared: pixels of vlrt and PyTorch bit "
-            "for bit, embeddings by cosine, logits and scores by their largest difference, as "
+            "Before a batch was timed, all its results were compared: pixels of vlrt and PyTorch "
+            "bit for bit, embeddings by cosine, logits and scores by their largest difference, as "
             "exact as the precision is."
         ),
         "Names tell the precision; those of one precision class are compared with each other too.",
@@ -95,8 +106,8 @@ def notes(
     journal: Journal,
     plan: Plan,
     subject: Subject,
+    contenders: Iterable[Entry],
     machine: Mapping[str, Any],
-    allow_mismatch: bool,
 ) -> list[str]:
     """What a reader should know of this run.
 
@@ -104,8 +115,8 @@ def notes(
         journal: what was found.
         plan: what was measured.
         subject: on what model.
+        contenders: who took part.
         machine: as `machine.conditions` gives it, from before the first turn.
-        allow_mismatch: whether contenders may give other results.
     """
     told = [
         (
@@ -120,6 +131,13 @@ def notes(
             f"{machine['cores']} CPUs: engines suffer from that unequally. Measure again when it "
             "is idle."
         )
+    rounds = [(batch, number) for batch in plan.batches for number in range(plan.rounds)]
+    highest = max(_held(journal, load_key(*one)) for one in rounds)
+    if highest > plan.threads + 1:
+        told.append(
+            f"While this was measured, the load was up to {highest:g}, though contenders with "
+            f"{plan.threads} threads ran one at a time: something else was at work."
+        )
     if any(_held(journal, empty_key(batch)) for batch in plan.batches):
         told.append(
             f"No label scored more than {plan.threshold:g} in these pictures: that detections "
@@ -132,7 +150,13 @@ def notes(
             "The bundle has no fp32 variant: what stages start from was made by "
             f"{subject.precisions[0]}."
         )
-    if allow_mismatch:
+    one_by_one = any(entry.engine == "pipeline" for entry in contenders)
+    if one_by_one and subject.family == "vilt" and max(plan.batches) > 1:
+        told.append(
+            "The pipeline puts one picture with its question after the other through the model, "
+            "whatever the batch; the other contenders put all through at once."
+        )
+    if has_mismatch(journal, plan):
         told.append("Contenders whose results differ were measured too, as --allow-mismatch asks.")
     return told
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from vlrt.cli_options import count
+from vlrt.files import file_sha256
 from vlrt.hardware import available_cpus
 
 from . import document, request, subject
 from .contender import AGAINST, checked_against, enter
 from .journal import Journal, beside
 from .load_steps import KEPT_UP, LIMIT, measure
-from .machine import pinned
+from .machine import identity, pinned
 
 BASE = "torch-fp32"
 _WARM_UP_S = 2.0
@@ -45,7 +46,10 @@ def add(verbs: Any) -> None:
     text = "throughput of clients that share a model, and latency against offered load"
     parser: argparse.ArgumentParser = verbs.add_parser("load", help=text, description=text)
     parser.set_defaults(run=run)
-    subject.add_options(parser)
+    subject.add_options(
+        parser,
+        precision="variants to measure, or auto, the one taken on this CPU (default: auto)",
+    )
     document.add_options(parser, "load")
     request.add_options(parser)
     parser.add_argument(
@@ -114,7 +118,14 @@ def run(options: argparse.Namespace) -> int:
             "warm_up_s": min(_WARM_UP_S, options.seconds),
         }
         names = [one.name for one in contenders]
-        plan = {"model": found["model"], "contenders": names, "threads": options.threads} | settings
+        plan = {
+            "model": found["model"],
+            "contenders": names,
+            "threads": options.threads,
+            "picture_sha256": file_sha256(asked.picture),
+            **settings,
+            **identity(),
+        }
         with Journal(beside(path), plan, fresh=options.fresh) as journal:
             found["body"] = {"contenders": measure(contenders, job, settings, journal)}
             found["notes"] += _notes(found["body"], options)
@@ -128,7 +139,9 @@ def _fairness(options: argparse.Namespace) -> list[str]:
     return [
         "Every contender is a process of its own; they take turns, one step each.",
         "Clients are threads of that process and share one model; garbage collection is off.",
-        f"A model has {options.threads} threads, and process and clients as many processors.",
+        f"A process and its clients are pinned to {options.threads} processors.",
+        f"A model of vlrt has {options.threads} threads in all; of torch as many for each client.",
+        f"Spinning of idle threads is {options.spinning} for vlrt, and OpenMP's default for torch.",
         "All are asked the same about the same picture, from the file on; results are compared.",
         "Labels are encoded before, as a server would.",
         "In open loops the gaps between requests are the same for all, in units of their mean.",

@@ -51,7 +51,8 @@ def closed(ask: Ask, clients: int, seconds: float) -> Step:
     answered in it counts. Requests that are under way when it closes are finished and not counted.
 
     Returns:
-        `clients`, `seconds`, `completed`, `per_second` and `latencies_s`.
+        `clients`, `seconds`, `completed`, `per_second` and `latencies_s` in the order in
+        which answers came.
     """
     ready, over = threading.Semaphore(0), threading.Event()
     numbers = _Numbers()
@@ -81,7 +82,7 @@ def closed(ask: Ask, clients: int, seconds: float) -> Step:
             over.wait(seconds)
         finally:
             over.set()
-    spans = [span for one in running for span in one.result()]
+    spans = sorted((span for one in running for span in one.result()), key=lambda span: span[1])
     counted = [end - start for start, end in spans if opened <= end <= opened + seconds]
     return {
         "clients": clients,

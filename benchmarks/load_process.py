@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -91,5 +91,9 @@ def working(name: str, job: Mapping[str, Any]) -> Iterator[Process]:
                 yield Process(name, running, errors)
             except BaseException:
                 running.kill()
+                # What it did not read any more must not be an error of its own on leaving.
+                assert running.stdin is not None
+                with suppress(BrokenPipeError):
+                    running.stdin.close()
                 raise
             # Leaving closes its input, which ends it.

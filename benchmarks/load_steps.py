@@ -144,7 +144,7 @@ def evaluated(closed: Sequence[Step], opened: Sequence[Step], again: Step) -> di
         {
             "offered_per_s": best["per_second"] * step["share"],
             **{key: value for key, value in step.items() if key != "answered_s"},
-            "summary": stats.summary([step["latencies_s"]]),
+            "summary": summary(step),
             "kept_up": kept_up(step, LIMIT * alone_s),
         }
         for step in opened
@@ -157,10 +157,16 @@ def evaluated(closed: Sequence[Step], opened: Sequence[Step], again: Step) -> di
         "too_noisy": too_noisy,
         "alone_p50_ms": alone_s * 1e3,
         "workers": best["clients"],
-        "closed": [{**step, "summary": stats.summary([step["latencies_s"]])} for step in closed],
+        "closed": [{**step, "summary": summary(step)} for step in closed],
         "open": rows,
         "knee_per_s": None if too_noisy else knee(rows, alone_s * 1e3),
     }
+
+
+def summary(step: Step) -> dict[str, float]:
+    """Of a step's latencies; throughput is the step's own, for its clients do not take turns."""
+    found = stats.summary([step["latencies_s"]])
+    return {key: value for key, value in found.items() if key != "per_second"}
 
 
 def busiest(closed: Sequence[Step]) -> Step:

@@ -7,10 +7,10 @@ method (of the model: classify, detect, ask), picture, batch_size (the picture i
 times in one request), labels, question, threads, spinning, cpus (to be pinned to), clients (of the
 warm-up), warm_up_s.
 
-The first line printed is the result of one request and what loading took. From then on each line
-read is a step: {"clients", "seconds"}, a closed loop, or {"per_second", "seconds", "drain",
-"workers", "seed"}, an open one. What it found is printed as a line of JSON. Garbage collection is
-off meanwhile. It ends with its input.
+The first line printed, after the warm-up, is the result of one request and what loading took. Then
+each line read is a step: {"clients", "seconds"}, a closed loop, or {"per_second", "seconds",
+"drain", "workers", "seed"}, an open one. What it found is printed as a line of JSON. Garbage
+collection is off meanwhile. It ends with its input.
 """
 
 import gc
@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .cold_start import OBJECTS
 from .load_loops import Ask, Step, closed, open_loop, schedule
 
 Job = dict[str, Any]
-_OBJECTS = 10
 
 
 def load(job: Job) -> Any:
@@ -66,7 +66,7 @@ def requests(model: Any, job: Job) -> tuple[Ask, Callable[[], list[dict[str, Any
         )
 
     def objects() -> list[dict[str, Any]]:
-        found = model.detect(job["picture"], labels, threshold=0.0, top_k=_OBJECTS).to_dict()
+        found = model.detect(job["picture"], labels, threshold=0.0, top_k=OBJECTS).to_dict()
         sides = {"x": found["width"], "y": found["height"]}
         return [
             {**one, "box": [value / sides[name[0]] for name, value in one["box"].items()]}
@@ -104,13 +104,13 @@ def main() -> None:
     started = time.perf_counter()
     ask, compared = requests(load(job), job)
     loading = time.perf_counter() - started
-    print(
-        json.dumps({"result": result(compared()), "loading_s": loading}), file=answers, flush=True
-    )
+    ready = {"result": result(compared()), "loading_s": loading}
     closed(ask, job["clients"], job["warm_up_s"])
     gc.collect()
     gc.freeze()
     gc.disable()
+    # Only now, for the next contender begins to load, or to be measured, when it reads this.
+    print(json.dumps(ready), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(step(ask, json.loads(line))), file=answers, flush=True)
 

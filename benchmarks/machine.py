@@ -41,6 +41,15 @@ def conditions(threads: int) -> dict[str, Any]:
     }
 
 
+def identity() -> dict[str, Any]:
+    """What must be the same for samples to belong to one result, for a journal's plan."""
+    return {
+        "versions": {"python": platform.python_version(), **versions()},
+        "commit": commit(),
+        "processor": processor_name(),
+    }
+
+
 def versions() -> dict[str, str]:
     """Of the packages that matter here, those that are installed."""
     found = {}

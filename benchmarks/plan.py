@@ -11,9 +11,9 @@ import numpy as np
 from vlrt.errors import BundleError, OptionError
 from vlrt.files import file_sha256
 
-from .common import LABELS
 from .peers import BOTH, FINISH, IMAGE, STAGES, SUPPRESS, TEXT, Arrays
 from .peers.ours import Opened
+from .request import LABELS
 from .subject import Subject
 
 THRESHOLD, IOU_THRESHOLD = 0.1, 0.5
@@ -130,7 +130,7 @@ def check(plan: Plan, subject: Subject) -> None:
 def drawn_pictures(folder: Path, number: int, size_wh: tuple[int, int]) -> tuple[Path, ...]:
     """JPEGs of drawn scenes, kept in `folder` for the next time.
 
-    Each shows one to four of the things that `common.LABELS` names, so that there is something to
+    Each shows one to four of the things that `request.LABELS` names, so that there is something to
     find.
     """
     from vlrt_export.demo.scenes import draw_scene

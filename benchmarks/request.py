@@ -127,8 +127,12 @@ def subject_of(options: argparse.Namespace, *also: str) -> Subject:
     method(found)
     if not automatic:
         return found
-    wanted = {str(load(found.bundle, device="cpu").info["precision"]), *also}
-    return replace(found, precisions=tuple(p for p in found.precisions if p in wanted))
+    taken = str(load(found.bundle, device="cpu").info["precision"])
+    kept = tuple(p for p in found.precisions if p in {taken, *also})
+    note = f"Variants: {taken} is what precision auto takes here"
+    beside = [p for p in kept if p != taken]
+    note += f"; and {', '.join(beside)}." if beside else "."
+    return replace(found, precisions=kept, notes=(*found.notes, note))
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -102,28 +102,49 @@ def few(rounds: int) -> list[str]:
     ]
 
 
-def mean(values: Sequence[float]) -> Estimate:
+def mean(values: Sequence[float], clusters: Sequence[Any] | None = None) -> Estimate:
     """The mean over items.
 
+    Args:
+        values: of the items.
+        clusters: what each item belongs to, such as its picture, if several may share one: these
+            are drawn again with all that is theirs, for items that share one say less than as many
+            others. None: each item stands alone.
+
     Raises:
-        BenchmarkError: there are none.
+        BenchmarkError: there are no items, or not as many clusters are named.
     """
     if len(values) == 0:
         raise BenchmarkError("there is nothing to take a mean of")
-    if len(values) == 1:  # nothing says how far another item would be
-        return Estimate(float(values[0]), -np.inf, np.inf)
-    return _estimate([np.asarray(values, float)], np.mean, vectorized=True)
+    own = range(len(values)) if clusters is None else clusters
+    if len(own) != len(values):
+        raise BenchmarkError(f"{len(values)} items have {len(own)} clusters; valid: one each")
+    _, at = np.unique(np.asarray(own), return_inverse=True)
+    sums, counts = np.bincount(at, np.asarray(values, float)), np.bincount(at)
+    if len(counts) == 1:  # nothing says how far another one would be
+        return Estimate(float(np.mean(values)), -np.inf, np.inf)
+
+    def of_drawn(drawn: NDArray[np.intp], axis: int = -1) -> Any:
+        return sums[drawn].sum(axis) / counts[drawn].sum(axis)
+
+    return _estimate([np.arange(len(counts))], of_drawn, vectorized=True)
 
 
-def mean_difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
+def mean_difference(
+    ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[Any] | None = None
+) -> Estimate:
     """The mean over items of ours less theirs, item by item.
+
+    Args:
+        ours, theirs: of the same items.
+        clusters: as `mean` takes them.
 
     Raises:
         BenchmarkError: there are none, or not as many of each.
     """
     if len(ours) != len(theirs):
         raise BenchmarkError(f"{len(ours)} items and {len(theirs)} are not the same ones")
-    return mean(list(np.subtract(ours, theirs)))
+    return mean(list(np.subtract(ours, theirs)), clusters)
 
 
 def verdict(ratio: Estimate, noise: Estimate) -> str:

@@ -14,6 +14,8 @@ from vlrt.files import file_sha256
 from vlrt.hub import resolve as resolve_on_hub
 from vlrt.load import components_of, import_family
 
+_ALL = "variants to measure (default: all of a bundle's, or fp32, fp16 and int8 of a checkpoint)"
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -55,8 +57,13 @@ class Subject:
         }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """MODEL, and where what belongs to it is."""
+def add_options(parser: argparse.ArgumentParser, *, precision: str = _ALL) -> None:
+    """MODEL, and where what belongs to it is.
+
+    Args:
+        parser: of a verb.
+        precision: help of --precision, where a verb reads it otherwise.
+    """
     parser.add_argument(
         "model", help="a bundle, a checkpoint to make one of, or owner/name on the hub"
     )
@@ -66,9 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "that is on the hub)",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", nargs="+", metavar="P",
-        help="variants to measure (default: all of a bundle's, or fp32, fp16 and int8 of a "
-        "checkpoint)",
+        "--precision", nargs="+", metavar="P", help=precision
     )  # fmt: skip
     parser.add_argument(
         "--seeded", action="store_true",
@@ -246,7 +251,11 @@ def _digests(bundle: Bundle) -> dict[str, str]:
 
 
 def _variant_bytes(bundle: Bundle, precision: str) -> int:
+    """The size of a variant's files: the manifest's, as not all need be here, or of the files."""
     names = {
         name for part in _components(bundle) for name in bundle.variants[part].get(precision, ())
     }
+    if bundle.manifest is not None:
+        files = bundle.manifest.section("files")
+        return sum(int(files.section(name).need("size")) for name in names)
     return sum((bundle.root / name).stat().st_size for name in names)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vlrt import tuned
-from vlrt.bundle import Bundle, open_bundle
+from vlrt.bundle import MANIFEST, Bundle, open_bundle
 from vlrt.cli_options import count
 from vlrt.errors import BenchmarkError, OptionError
+from vlrt.files import file_sha256
 from vlrt.hardware import available_cpus
 from vlrt.load import decide, import_family
 from vlrt.session import engine, int8_kernels, place
@@ -26,7 +27,7 @@ from . import document
 from .journal import Journal, beside
 from .stats import LEAST_ROUNDS, Estimate, summary
 from .subject import Subject
-from .tune_measure import FINALISTS, TOO_NOISY, Found, Work, measure
+from .tune_measure import FINALISTS, TOO_NOISY, WARM_UP_S, Found, Work, measure
 from .tune_setups import candidates, name_of, parts_of
 
 AIMS = ("latency", "throughput")
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         OptionError: an option does not fit the bundle, or a file cannot be written.
     """
     bundle = open_bundle(options.bundle, revision=options.revision)
-    path = _own_file(bundle)
+    path = _own_file(bundle) if options.forget or not options.dry_run else None
     if options.forget:
         gone = tuned.forget(bundle)
         print(f"removed {gone}" if gone else f"{bundle.name} was not tuned on this machine")
@@ -115,16 +116,16 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     plan = {
         **work.facts(),
-        "bundle": path.stem,
+        "bundle": _identity(bundle, result),
         "conditions": _conditions()._asdict(),
     }
     with Journal(beside(output), plan, fresh=options.fresh) as journal:
         found = measure(work, journal)
         written = None
-        if found.verdict != TOO_NOISY and not options.dry_run:
+        if path is not None and found.verdict != TOO_NOISY:
             _write(bundle, path, work, found, result)
             written = str(path)
-        result["notes"] += notes
+        result["notes"] += notes + _unsteady(found)
         result["fairness"] += _fairness(work)
         result["body"] = body(work, found, written)
         _, text, *_ = document.write(result, output)
@@ -179,6 +180,14 @@ def _fairness(work: Work) -> list[str]:
         "The default has two turns in each round, which tells how much is mere noise.",
         "Garbage collection is off inside a turn.",
     ]
+
+
+def _unsteady(found: Found) -> list[str]:
+    """What is to be said of candidates that did not warm up in time."""
+    if not found.unsteady:
+        return []
+    names = ", ".join(found.unsteady)
+    return [f"Not steady after {WARM_UP_S:g} s of warm-up, in a turn alone or the finals: {names}."]
 
 
 def _write(bundle: Bundle, path: Path, work: Work, found: Found, result: document.Document) -> None:
@@ -245,6 +254,13 @@ def _own_file(bundle: Bundle) -> Path:
             "yourself"
         )
     raise OptionError(f"this system tells of no home folder to write to; set {tuned.VARIABLE}")
+
+
+def _identity(bundle: Bundle, result: document.Document) -> Any:
+    """What tells a bundle from others: its manifest's sha256, or those of its files."""
+    if bundle.manifest is not None:
+        return file_sha256(bundle.root / MANIFEST)
+    return result["model"]["files"]
 
 
 def _subject(bundle: Bundle, setups: Sequence[Setup]) -> Subject:

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -31,7 +31,7 @@ FINALISTS = 3  # beside the default
 TOO_NOISY = "too noisy"  # of `stats.verdict`
 # How far scores, in 0..1, may be apart between two candidates of one precision.
 _EXACT, _ROUNDED = 1e-3, 2e-2
-_WARM_UP_S = 5.0
+WARM_UP_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Found:
         noise: the same of the default and itself.
         verdict: as `stats.verdict` gives it; or, where it is too noisy to say more, "no faster".
         again: the default's second turns, by round.
+        unsteady: the names of those whose times were not steady when they had warmed up, be it for
+            their turn alone or for the finals.
     """
 
     samples: Sequence[Rounds]
@@ -89,6 +91,7 @@ class Found:
     noise: Estimate
     verdict: str
     again: Rounds
+    unsteady: Sequence[str] = ()
 
     @property
     def chosen(self) -> int:
@@ -111,7 +114,11 @@ def measure(work: Work, journal: Journal) -> Found:
     by_speed = sorted(range(1, len(alone)), key=lambda i: median(alone[i]["seconds"]))
     finalists = [0, *by_speed[:FINALISTS]]
     rounds = _finals(work, finalists, journal) if len(finalists) > 1 else []
-    return judge([one["seconds"] for one in alone], finalists, rounds)
+    found = judge([one["seconds"] for one in alone], finalists, rounds)
+    unsteady = {one["name"] for one in alone if not one["stable"]}
+    unsteady.update(*(one["unsteady"] for one in rounds))
+    names = [name_of(setup) for setup in work.setups]
+    return replace(found, unsteady=[name for name in names if name in unsteady])
 
 
 def _alone(work: Work, number: int, like: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -123,8 +130,13 @@ def _alone(work: Work, number: int, like: Mapping[str, Any] | None) -> dict[str,
             scores = process.result(STAGE)["scores"].tolist()
             if like is not None:
                 check_same(setup, scores, like)
-            seconds = process.turn(STAGE, work.turn_s)
-    return {"name": name_of(setup), "scores": scores, "seconds": seconds}
+            seconds, stable = process.turn(STAGE, work.turn_s), _stable(process)
+    return {"name": name_of(setup), "scores": scores, "seconds": seconds, "stable": stable}
+
+
+def _stable(process: Process) -> bool:
+    """Whether its times were steady when it had warmed up."""
+    return bool(process.told["stages"][STAGE]["stable"])
 
 
 def check_same(setup: Setup, scores: Sequence[Any], like: Mapping[str, Any]) -> None:
@@ -149,7 +161,7 @@ def check_same(setup: Setup, scores: Sequence[Any], like: Mapping[str, Any]) -> 
 
 
 def _finals(work: Work, finalists: Sequence[int], journal: Journal) -> list[dict[str, Any]]:
-    """What `turns.one_round` gives, for each round."""
+    """What `turns.one_round` gives, for each round, and who was `unsteady`."""
     setups = [work.setups[number] for number in finalists]
     names = [name_of(setup) for setup in setups]
     keys = [f"round {number}" for number in range(work.rounds)]
@@ -161,10 +173,13 @@ def _finals(work: Work, finalists: Sequence[int], journal: Journal) -> list[dict
             stages = {name: [STAGE] for name in names}
             started = all_waiting(entries, stages, jobs, "finals")
             processes = stack.enter_context(started)
-        return [
-            journal.keep(key, partial(one_round, processes, STAGE, work.turn_s, number, names[0]))
-            for number, key in enumerate(keys)
-        ]
+        unsteady = [name for name, process in processes.items() if not _stable(process)]
+
+        def taken(number: int) -> dict[str, Any]:
+            told = one_round(processes, STAGE, work.turn_s, number, names[0])
+            return {**told, "unsteady": unsteady}
+
+        return [journal.keep(key, partial(taken, number)) for number, key in enumerate(keys)]
 
 
 def judge(
@@ -206,7 +221,7 @@ def _job(work: Work, setup: Setup) -> dict[str, Any]:
     return {
         "threads": available_cpus(),  # of NumPy's and others', alike for all
         "cpus": pinned(available_cpus()),
-        "warm_up_s": _WARM_UP_S,
+        "warm_up_s": WARM_UP_S,
         "bundle": str(work.subject.bundle.resolve()),
         "precision": setup.precision,
         "threads_inside": setup.threads,

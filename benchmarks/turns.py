@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -53,7 +53,8 @@ class Process:
             self.running.stdin.write(json.dumps({"stage": stage, "seconds": seconds}) + "\n")
             self.running.stdin.flush()
         except BrokenPipeError:  # it has ended; why, it said elsewhere
-            pass
+            with suppress(BrokenPipeError):  # of what it was not told: nobody is to try it again
+                self.running.stdin.close()
         taken: list[float] = self.answer(f"running {stage}")
         time.sleep(PAUSE_S)
         return taken
@@ -161,13 +162,20 @@ def one_round(
         stage: what they run.
         seconds: of a turn, about.
         number: the round's. Each begins with another contender, so that none always comes first.
-        sentinel: who has a second turn in the end, which tells how much is mere noise.
+        sentinel: who has a second turn, which tells how much is mere noise: after all others or
+            before them, whichever is farther from its first, as those of others are apart.
 
     Returns:
         `samples`, by contender the seconds of each run, and `sentinel`, those of the second turn.
     """
     names = [name for name, process in processes.items() if stage in process.stages]
     at = number % len(names)
-    taken = {name: processes[name].turn(stage, seconds) for name in names[at:] + names[:at]}
-    again = processes[sentinel].turn(stage, seconds)
+    order = names[at:] + names[:at]
+    taken = {}
+    last = order.index(sentinel) < len(order) / 2
+    again = [] if last else processes[sentinel].turn(stage, seconds)
+    for name in order:
+        taken[name] = processes[name].turn(stage, seconds)
+    if last:
+        again = processes[sentinel].turn(stage, seconds)
     return {"samples": {name: taken[name] for name in names}, "sentinel": again}

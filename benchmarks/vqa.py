@@ -1,4 +1,4 @@
-"""VQA's own accuracy of an answer, after the published description of its evaluation.
+"""VQA's own accuracy of an answer, after the description of its evaluation and what that does.
 
 An answer is right if three of ten people gave it: the accuracy is min(n / 3, 1), averaged over the
 ten ways to leave one of them out (Antol et al. 2015, section 3; visualqa.org/evaluation.html, which
@@ -19,8 +19,8 @@ _DIGITS = {
 _ARTICLES = ("a", "an", "the")
 
 # Apart from the apostrophe, which changes what a word means, and the colon of times.
-_PUNCTUATION = re.compile(r"[;/\[\]\"{}()=+\\_\-><@`,?!]")
-_COMMA_IN_NUMBER = re.compile(r"(?<=\d),(?=\d)")
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")  # but not that of a decimal number
 
 # Those that would be words of their own, such as "well" and "ill", are not among them.
@@ -29,30 +29,65 @@ _NEGATED = (
     "need", "ought", "sha", "should", "was", "were", "wo", "would",
 )  # fmt: skip
 _ENDED = {
-    "d": ("he", "how", "it", "that", "there", "they", "what", "where", "who", "why", "you"),
-    "ll": ("how", "it", "somebody", "that", "there", "they", "what", "who", "why", "you"),
-    "re": ("they", "what", "who", "why", "you"),
+    "d": ("he", "how", "it", "somebody", "someone", "something", "that", "there", "they", "what",
+          "where", "who", "why", "you"),
+    "ll": ("how", "it", "somebody", "someone", "something", "that", "there", "they", "what", "who",
+           "why", "you"),
+    "re": ("there", "they", "what", "who", "why", "you"),
     "s": ("he", "how", "let", "somebody", "someone", "something", "that", "there", "what", "when",
           "where", "who", "why"),
-    "ve": ("could", "i", "might", "must", "should", "they", "we", "what", "would", "you"),
+    "ve": ("could", "i", "might", "must", "not", "should", "they", "we", "what", "where", "who",
+           "would", "you"),
     "m": ("i",),
 }  # fmt: skip
-_CONTRACTIONS = {f"{word}nt": f"{word}n't" for word in _NEGATED} | {
-    f"{word}{end}": f"{word}'{end}" for end, words in _ENDED.items() for word in words
-}
+# What ends in "'d've", of which either apostrophe may be missing.
+_HAD_HAVE = (
+    "he", "i", "it", "she", "somebody", "someone", "something", "there", "they", "we", "who",
+    "y'all", "you",
+)  # fmt: skip
+_WHOLE = ("ma'am", "o'clock", "'twas", "y'all", "y'all'll")
+
+
+def _contractions() -> dict[str, str]:
+    """Every contraction without one of its apostrophes -> with all of them."""
+    whole = [f"{word}n't" for word in _NEGATED] + [f"{word}n't've" for word in _NEGATED]
+    whole += [f"{word}'{end}" for end, words in _ENDED.items() for word in words]
+    whole += [f"{word}'d've" for word in _HAD_HAVE] + list(_WHOLE)
+    return {
+        word[:at] + word[at + 1 :]: word
+        for word in whole
+        for at, letter in enumerate(word)
+        if letter == "'"
+    }
+
+
+_CONTRACTIONS = _contractions()
 
 
 def normalise(answer: str) -> str:
     """Bring an answer into the form in which answers are compared.
 
-    Lower case; no periods but those of decimal numbers, and no commas within numbers; a space for
-    all other punctuation; digits for the numbers up to ten; no articles; contractions with their
-    apostrophe; single spaces.
+    Lower case; no periods but those of decimal numbers; other punctuation removed or a space for
+    it; digits for the numbers up to ten; no articles; contractions with their apostrophe; single
+    spaces.
     """
-    text = _COMMA_IN_NUMBER.sub("", answer.lower())
-    text = _PUNCTUATION.sub(" ", _PERIOD.sub("", text))
+    text = _PERIOD.sub("", _without_marks(answer.lower()))
     words = (_DIGITS.get(word, word) for word in text.split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def _without_marks(text: str) -> str:
+    """Punctuation away: a space for a mark between letters, nothing for one beside a space.
+
+    One place decides for all of a mark's; and a comma within a number, wherever it is, for all
+    marks.
+    """
+    in_number = _COMMA_IN_NUMBER.search(text) is not None
+    made = text
+    for mark in _MARKS:
+        closed = in_number or f"{mark} " in text or f" {mark}" in text
+        made = made.replace(mark, "" if closed else " ")
+    return made
 
 
 def accuracy(answer: str, people: Sequence[str]) -> float:

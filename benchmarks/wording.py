@@ -132,6 +132,19 @@ def is_number(cell: str) -> bool:
     return cell == ABSENT or cell.lstrip("+-")[:1].isdigit()
 
 
+def base_of(row: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    """Whom a row's ratios are to: the result's base, or another where that lacks the stage."""
+    return str(row.get("base") or body.get("base", ""))
+
+
+def by_base(body: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The rows of a latency result by whom their ratios are to, the result's base first."""
+    found: dict[str, list[Any]] = {str(body.get("base", "")): []}
+    for row in body.get("rows", ()):
+        found.setdefault(base_of(row, body), []).append(row)
+    return {base: rows for base, rows in found.items() if rows}
+
+
 def work(row: Mapping[str, Any]) -> str:
     """What a row of a latency result ran: "encode text, batch 8, 12 tokens"."""
     return ", ".join([str(row["stage"]), f"batch {row['batch']}", *filter(None, [row["detail"]])])

@@ -25,14 +25,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-import numpy as np
-
 # A turn has at least so many runs, unless one takes the whole turn; and at the most so many: more
 # say nothing new, and a median over rounds is made of few of them as well.
 LEAST_RUNS, MOST_RUNS = 3, 200
 # Times are steady when the medians of two stretches of runs, one after the other, are this near.
 STEADY = 0.05
 _STRETCH_S, _STRETCH_RUNS = 0.05, 3
+_LONG_S = 1.0  # a run that takes longer is a stretch by itself
 _PACKAGES = (
     "vlrt", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "torch", "torchvision",
     "transformers", "optimum", "optimum-onnx", "openvino", "nncf", "hf-processors-rs",
@@ -72,27 +71,29 @@ def warm_up(run: Run, limit_s: float) -> dict[str, Any]:
 
     Args:
         run: the first time it may compile, which no limit ends.
-        limit_s: seconds after which it ends, steady or not.
+        limit_s: seconds after which it ends, steady or not, if two stretches were compared.
 
     Returns:
         `first_s`, of the first run; `warm_up_s`, of all others; `runs`; and whether times were
         `stable` in the end.
     """
     first_s = timed(run)
-    started, runs, before, stable = time.perf_counter(), 1, 0.0, False
-    while not stable:
+    started = time.perf_counter()
+    stretch = _stretch(run)
+    runs, before, taken, stable = 1 + len(stretch), median(stretch), 0.0, False
+    while not stable and taken < limit_s:
         stretch = _stretch(run)
-        runs += len(stretch)
         now = median(stretch)
         stable, before = abs(now - before) <= STEADY * max(now, before), now
-        if time.perf_counter() - started >= limit_s:
-            break
-    taken = time.perf_counter() - started
+        runs += len(stretch)
+        taken = time.perf_counter() - started
     return {"first_s": first_s, "warm_up_s": taken, "runs": runs, "stable": stable}
 
 
 def _stretch(run: Run) -> list[float]:
-    taken = [timed(run) for _ in range(_STRETCH_RUNS)]
+    taken = [timed(run)]
+    while len(taken) < _STRETCH_RUNS and taken[0] <= _LONG_S:
+        taken.append(timed(run))
     while sum(taken) < _STRETCH_S and len(taken) < MOST_RUNS:
         taken.append(timed(run))
     return taken
@@ -116,6 +117,8 @@ def main(path: Path, answers: TextIO) -> None:
     job: Mapping[str, Any] = json.loads(path.read_text())
     if job["cpus"]:
         os.sched_setaffinity(0, job["cpus"])
+    import numpy as np  # not before: it makes its threads at once, and they stay where they are
+
     _package()
     started = time.perf_counter()
     stages = importlib.import_module(job["module"]).load(job)

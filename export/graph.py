@@ -18,7 +18,7 @@ __all__ = ["FLOAT", "HALF", "INT64", "Graph"]
 
 # From this many tokens on, the flash kernel of MultiHeadAttention is level with Attention on a CPU
 # or ahead of it. Products in int8 are not: those that are exact enough take longer, for what is
-# between them moves more memory than they save (`python -m benchmarks.attention`).
+# between them moves more memory than they save (`python -m benchmarks.studies.attention`).
 LONG_SEQUENCE = 400
 _QUICK_GELU = 1.702
 # What is added to the score of a token that must not be seen. Its share of the softmax is then 0 in

@@ -35,7 +35,7 @@ PICTURES, TEXTS = 8, None
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
 # The heads take 2 % of the time. In int8 too, they leave the demo checkpoint's mAP where it is and
 # move its boxes a little further: mean IoU with the reference 0.983, not 0.987
-# (`python -m benchmarks.quantised_layers --checkpoint tests/data/owlvit-shapes --scenes 200`).
+# (`python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes`).
 _HEADS = frozenset({"class_head.*", "box_head.*", "objectness_head.*"})
 # What a precision leaves alone, by the names of linear layers (see `Recipe`).
 KEEP_FP32 = {"fp16": _HEADS, "int8": _HEADS | {"*.text_projection"}}

@@ -1,7 +1,12 @@
 """The resize in bands and strips against Pillow's own resize and crop, bit for bit."""
 
+import concurrent.futures
+import gc
 import os
+import subprocess
+import sys
 import threading
+import weakref
 from unittest.mock import patch
 
 import numpy as np
@@ -222,3 +227,90 @@ def test_an_error_of_any_thread_is_raised_when_no_other_is_at_work(threads, fail
     with pytest.raises(MemoryError, match="no room"):
         resize._for_each(work, range(4), threads)
     assert not at_work
+
+
+class Refusing:
+    """An executor as it is where no thread can be started: some of what it refuses, it has kept.
+
+    Attributes:
+        accepted: how many calls it takes before it refuses.
+        begins: whether a thread of it is at once at work on what it kept.
+    """
+
+    def __init__(self, accepted, *, begins):
+        self.accepted, self.begins, self.kept = accepted, begins, []
+
+    def submit(self, *call):
+        self.kept.append(call)
+        if self.begins:
+            self.run_kept()
+        if self.accepted == 0:
+            raise RuntimeError("can't start new thread")
+        self.accepted -= 1
+
+    def run_kept(self):
+        while self.kept:
+            do, *arguments = self.kept.pop()
+            do(*arguments)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("accepted", range(4))
+@pytest.mark.usefixtures("small_pictures_are_shared")
+def test_what_threads_refuse_the_caller_does(monkeypatch, accepted, begins):
+    """Every item once, even where a thread comes to what was refused or taken back."""
+    pool, done = Refusing(accepted, begins=begins), []
+    monkeypatch.setattr(concurrent.futures, "ThreadPoolExecutor", lambda *_, **__: pool)
+    resize._for_each(done.append, range(4), 3)
+    assert sorted(done) == list(range(4))
+    pool.run_kept()
+    assert len(done) == 4
+
+
+@pytest.mark.usefixtures("small_pictures_are_shared")
+def test_pictures_are_not_kept_where_no_thread_can_be_started(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    def work(item):
+        done.append(item)
+
+    done, kept = [], weakref.ref(work)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        resize._for_each(work, range(3), 2)
+    assert sorted(done) == [0, 1, 2]
+    del work
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_thread_that_outlives_the_main_one_still_resizes(before):
+    """The interpreter lets nobody start threads then, nor even import what would."""
+    program = """
+import sys, threading
+from PIL import Image
+from vlrt import resize
+
+resize._SHARED = 0
+
+def resized():
+    strips = []
+    image = Image.new("RGB", (60, 40), (9, 8, 7))
+    resize.resize(image, (20, 30), 3, lambda *strip: strips.append(strip), threads=2)
+    return sum(strip.width for strip, _ in strips)
+
+def serve():
+    main.join()
+    print(resized())
+
+main = threading.main_thread()
+if sys.argv[1] == "True":
+    resized()
+threading.Thread(target=serve).start()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(before)], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "30\n", "")

@@ -18,7 +18,7 @@ from PIL.Image import Resampling
 
 if TYPE_CHECKING:
     # Imported when there is work for threads.
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 # Pixels of a picture that its first pass takes at a time: two megabytes, which stay in a core's
 # cache between the copy and the resize. Smaller bands compute the filter's weights too often.
@@ -133,9 +133,11 @@ def _for_each(work: Callable[[int], None], items: Sequence[int], threads: int) -
         for item in items:
             work(item)
         return
-    helpers = _helpers(threads - 1, os.getpid())
-    futures = [(item, helpers.submit(work, item)) for item in items[1:]]
+    from concurrent.futures import Future
+
+    futures: list[tuple[int, Future[None]]] = [(item, Future()) for item in items[1:]]
     try:
+        _offer(work, futures, threads - 1)
         work(items[0])
         # What nobody has begun, the caller does: a core that is busy keeps it waiting for little.
         for item, future in reversed(futures):
@@ -148,6 +150,35 @@ def _for_each(work: Callable[[int], None], items: Sequence[int], threads: int) -
             if not future.cancel():
                 future.exception()  # waits for it: afterwards nothing is at work any more
         raise
+
+
+def _offer(
+    work: Callable[[int], None], futures: "Sequence[tuple[int, Future[None]]]", threads: int
+) -> None:
+    """Let so many other threads do a work for each item, as far as there are any.
+
+    There are none where the interpreter is about to end, as under a server's thread that outlives
+    the main one, or where the system gives no more. Then the futures are left to the caller.
+    """
+    try:
+        helpers = _helpers(threads, os.getpid())
+        for item, future in futures:
+            helpers.submit(_do, work, item, future)
+    except RuntimeError:
+        # It may have put down what it then refused. With it goes that, and the picture with that.
+        _helpers.cache_clear()
+
+
+def _do(work: Callable[[int], None], item: int, future: "Future[None]") -> None:
+    """Do a work for an item, unless the caller has taken it back."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        work(item)
+    except BaseException as error:  # noqa: BLE001 - the caller raises it
+        future.set_exception(error)
+    else:
+        future.set_result(None)
 
 
 @functools.cache

@@ -193,6 +193,37 @@ def found(boxes: Sequence[NDArray[Any]], scores: Sequence[NDArray[Any]], lowest:
     return made
 
 
+def resized_hw(subject: "Subject", plan: "Plan") -> dict[str, tuple[int, int]]:
+    """Of ViLT, by path the (height, width) that each picture becomes; in the parent.
+
+    Empty for other families, which make all pictures one size.
+    """
+    if subject.family != "vilt":
+        return {}
+    from vlrt.bundle import open_bundle
+    from vlrt.image import load_image
+    from vlrt.load import import_family
+
+    processor = import_family("vilt").image_processor(open_bundle(subject.bundle).preprocessor)
+    sizes = {str(path): load_image(path).size for path in dict.fromkeys(plan.pictures)}
+    return {path: processor.resized_hw(high, wide) for path, (wide, high) in sizes.items()}
+
+
+def several_shapes(subject: "Subject", plan: "Plan") -> str:
+    """Why an engine that takes no padding cannot run ViLT on these pictures; empty if it can.
+
+    A single picture is of one shape; those of larger batches are padded where theirs differ.
+    """
+    shapes = sorted(set(resized_hw(subject, plan).values()))
+    if len(shapes) < 2:
+        return ""
+    told = ", ".join(f"{height}x{width}" for height, width in shapes)
+    return (
+        f"it takes pictures of one shape alone, and these become several (height x width: {told}); "
+        "give pictures of one shape, or --batch 1"
+    )
+
+
 def cached(cache: Path, *parts: str) -> Path:
     """A folder in the cache, made if it is not there."""
     folder = cache.joinpath(*parts)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, inputs, kind
+from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, inputs, kind, several_shapes
 
 if TYPE_CHECKING:
     import argparse
@@ -31,10 +31,18 @@ def missing(options: "argparse.Namespace") -> str | None:
     return None
 
 
+def refused(subject: "Subject", plan: "Plan") -> dict[str, str]:
+    """What it has no contender for here, and why."""
+    why = several_shapes(subject, plan)
+    return {NAME: why} if why else {}
+
+
 def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
     """One for each precision that PyTorch computes in well on such a device."""
     from .eager import PRECISIONS
 
+    if refused(subject, plan):
+        return []
     stages = tuple(s for s in STAGES[subject.family] if s in (IMAGE, TEXT, BOTH))
     return [
         Entry(f"torch-compile-{precision}", NAME, precision, stages)

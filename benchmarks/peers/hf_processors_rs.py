@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import FROM_FILE, Entry, Stage
+from . import FROM_FILE, Entry, Stage, resized_hw, several_shapes
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -23,11 +23,12 @@ _SETTINGS = "preprocessor_config.json"
 _TAKEN_OVER = ("image_mean", "image_std", "resample")
 
 
-def refused(subject: "Subject", plan: "Plan") -> dict[str, str]:  # noqa: ARG001  what others need
+def refused(subject: "Subject", plan: "Plan") -> dict[str, str]:
     """What it has no contender for here, and why."""
     if subject.family == "owlv2":
         return {NAME: "it cannot pad a picture to a square, as OWLv2's processor does"}
-    return {}
+    shapes = several_shapes(subject, plan)
+    return {NAME: shapes} if shapes else {}
 
 
 def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
@@ -39,15 +40,8 @@ def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
 
 def prepare(entry: Entry, subject: "Subject", plan: "Plan", cache: Path) -> dict[str, Any]:  # noqa: ARG001
     """`sizes_hw`, of ViLT by path the (height, width) that a picture is resized to."""
-    from vlrt.bundle import open_bundle
-    from vlrt.image import load_image
-    from vlrt.load import import_family
-
-    if subject.family != "vilt":
-        return {}
-    processor = import_family("vilt").image_processor(open_bundle(subject.bundle).preprocessor)
-    sizes = {str(path): load_image(path).size for path in plan.pictures}
-    return {"sizes_hw": {p: processor.resized_hw(high, wide) for p, (wide, high) in sizes.items()}}
+    sizes = resized_hw(subject, plan)
+    return {"sizes_hw": sizes} if sizes else {}
 
 
 def load(job: Mapping[str, Any]) -> dict[str, Stage]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import BOTH, IMAGE, STAGES, TEXT, Arrays, Entry, Stage, inputs, kind
+from . import BOTH, IMAGE, STAGES, TEXT, Arrays, Entry, Stage, inputs, kind, several_shapes
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -31,10 +31,13 @@ _HINTS: dict[str, dict[str, str]] = {
 _BF16 = "bf16"
 
 
-def refused(subject: "Subject", plan: "Plan") -> dict[str, str]:  # noqa: ARG001
+def refused(subject: "Subject", plan: "Plan") -> dict[str, str]:
     """What it has no contender for here, and why."""
     if plan.device != "cpu":
         return {"openvino": f"it is compared on the CPU, and this is {plan.device}"}
+    shapes = several_shapes(subject, plan)
+    if shapes:
+        return {"openvino": shapes}
     if not _has_bf16():
         return {"openvino-bf16": "OpenVINO has no bf16 for this processor"}
     return {}

@@ -29,6 +29,8 @@ from . import (
 )
 
 if TYPE_CHECKING:
+    from vlrt.bundle import Bundle
+
     from ..plan import Plan
     from ..subject import Subject
 
@@ -54,16 +56,40 @@ def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
 
 
 def fastest_of(subject: "Subject", device: str) -> str:
-    """Of the variants that are measured the one that `precision="auto"` takes, or the last."""
+    """Of the variants that are measured the one that "auto" takes where nothing was tuned.
+
+    The last, where it takes one that is not measured.
+
+    Raises:
+        BundleError: see `parts`.
+    """
     from vlrt.bundle import open_bundle
     from vlrt.choice import choose_precision
-    from vlrt.load import components_of, import_family
+    from vlrt.load import import_family
     from vlrt.session import int8_kernels
 
     bundle = open_bundle(subject.bundle)
-    components = components_of(import_family(subject.family), bundle)
+    components = parts(import_family(subject.family), bundle)
     chosen = choose_precision(bundle, components, "auto", device, int8_kernels()).precision
     return chosen if chosen in subject.precisions else subject.precisions[-1]
+
+
+def parts(family: Any, bundle: "Bundle") -> tuple[str, ...]:
+    """The graphs of a bundle, each a stage.
+
+    Raises:
+        BundleError: it is not made of the family's own, but of one graph for all, say.
+    """
+    from vlrt.errors import BundleError
+    from vlrt.load import components_of
+
+    components = components_of(family, bundle)
+    if components != family.COMPONENTS:
+        raise BundleError(
+            f"{bundle.name} is made of {', '.join(components)}; stages are measured apart, which "
+            f"takes a bundle made of {', '.join(family.COMPONENTS)}: export one with `vlrt export`"
+        )
+    return components
 
 
 class Opened:
@@ -75,6 +101,9 @@ class Opened:
         device: "cpu" or "cuda".
         threads: inside an operator.
         names: of the graphs to open.
+
+    Raises:
+        BundleError: it is not made of the family's own graphs.
     """
 
     def __init__(
@@ -89,7 +118,7 @@ class Opened:
         self.bundle, self.threads = open_bundle(bundle), threads
         family = import_family(str(self.bundle.config["model_type"]))
         placement = place(device)
-        components = family.COMPONENTS
+        components = parts(family, self.bundle)
         choice = choose_precision(
             self.bundle, components, precision, placement.kind, int8_kernels()
         )
@@ -139,6 +168,7 @@ def load(job: Mapping[str, Any]) -> dict[str, Stage]:
         Path(job["bundle"]), job["precision"], job["device"], job["threads"], sorted(wanted)
     )
     paths, decode = job["pictures"], job.get("decode", "exact")
+    whole = _model(job, decode) if {END, END_READY} & set(job["stages"]) else None
     made: dict[str, Stage] = {}
     for stage in job["stages"]:
         if stage == DECODE:
@@ -152,7 +182,7 @@ def load(job: Mapping[str, Any]) -> dict[str, Stage]:
         elif stage == FROM_FILE:
             made[stage] = Stage(lambda: opened.read(paths, decode), dict)
         elif stage in (END, END_READY):
-            made[stage] = _end_to_end(job, decode, ready=stage == END_READY)
+            made[stage] = _end_to_end(job, whole, ready=stage == END_READY)
         elif kind(stage) in _GRAPHS:
             graph = opened.graphs[_GRAPHS[kind(stage)]]
             made[stage] = Stage(partial(graph.run, inputs(job, stage)), dict)
@@ -163,17 +193,21 @@ def load(job: Mapping[str, Any]) -> dict[str, Stage]:
     return made
 
 
-def _end_to_end(job: Mapping[str, Any], decode: str, *, ready: bool) -> Stage:
-    """`vlrt.load`, and what a user calls of the model, from paths to results."""
+def _model(job: Mapping[str, Any], decode: str) -> Any:
+    """The whole, as a user loads it."""
     import vlrt
 
-    model = vlrt.load(
+    return vlrt.load(
         job["bundle"],
         precision=job["precision"],
         device=job["device"],
         threads=job["threads"],
         decode=decode,
     )
+
+
+def _end_to_end(job: Mapping[str, Any], model: Any, *, ready: bool) -> Stage:
+    """What a user calls of the model, from paths to results."""
     paths = job["pictures"]
     size = max(2, len(paths))  # all in one run
     if job["family"] == "vilt":

@@ -74,7 +74,8 @@ def _detect(job: Mapping[str, Any], pipe: Any) -> Stage:
     labels, threshold = job["labels"], job["threshold"]
     asked = [{"image": path, "candidate_labels": labels} for path in job["pictures"]]
     return Stage(
-        lambda: pipe(asked, threshold=threshold),
+        # Of pairs of a picture and a label, which is what it puts through the model.
+        lambda: pipe(asked, threshold=threshold, batch_size=len(asked)),
         lambda pictures: _best_of_places(pictures, threshold),
     )
 

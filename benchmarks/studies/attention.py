@@ -1,6 +1,6 @@
 """Attention on a CPU: ONNX Runtime's operators against products of int8, in time and in error.
 
-    python -m benchmarks.attention --json attention.json
+    python -m benchmarks.studies.attention --json attention.json
 
 One layer's attention of 12 heads of 64 channels, over 50 tokens (CLIP B/32), 240 (ViLT) and 577
 (OWL-ViT B/32), between values that are there in fp32. The contenders:
@@ -24,18 +24,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vlrt.hardware import available_cpus, describe
 from vlrt_export.builder import CONTRIB, IR_VERSION, OPSET
 
-from .common import conditions, markdown, positive, print_conditions, write_json
-from .contenders import run_once
+from ..machine import conditions
+from ..report import markdown_table
+from .common import print_conditions, run_once, study_parser, write_json
 
 PROGRAM = Path(__file__).with_name("attention_once.py")
 HEADS, EACH = 12, 64
@@ -174,7 +174,7 @@ def measure(
     inputs: dict[str, NDArray[np.float32]], scratch: Path, options: argparse.Namespace
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of every run of each contender, and its error as a share of the result."""
-    np.savez(scratch / "inputs.npz", **inputs)
+    np.savez(scratch / "inputs.npz", **cast("dict[str, Any]", inputs))
     largest = {name: float(np.abs(array).max()) for name, array in inputs.items()}
     common = {
         "inputs": str(scratch / "inputs.npz"),
@@ -199,15 +199,8 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=positive, default=5, help="default: %(default)s")
-    parser.add_argument("--threads", type=positive, default=available_cpus())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples here")
-    options = parser.parse_args(arguments)
-    found: dict[str, Any] = conditions(options.threads)
-    found["hardware"] = describe()
+    options = study_parser(__doc__, rounds=5).parse_args(arguments)
+    found = conditions(options.threads)
     rows, seconds, errors = [], {}, {}
     with tempfile.TemporaryDirectory(prefix="vlrt-attention-") as scratch:
         for tokens in TOKENS:
@@ -226,11 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
     print_conditions(found)
     print(f"time / {EXACT}, and the error in brackets, as a share of the result\n")
-    print(markdown(["", f"{EXACT}, ms", *CONTENDERS], rows))
+    print(markdown_table(["", f"{EXACT}, ms", *CONTENDERS], rows))
     write_json(
-        options.json,
-        {**found, "benchmark": "attention", "rounds": options.rounds, "repeats": REPEATS,
-         "seconds": seconds, "errors": errors},
+        options.json, "attention",
+        {**found, "rounds": options.rounds, "repeats": REPEATS, "seconds": seconds,
+         "errors": errors},
     )  # fmt: skip
     return 0
 

@@ -7,13 +7,13 @@ JOB is JSON: graph, inputs (an .npz of q, k and v), heads, threads, repeats.
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.session import Session, place
+from vlrt_benchmarks.worker import timed
 
 Floats = NDArray[np.float32]
 
@@ -38,11 +38,7 @@ def main() -> None:
         inputs = dict(file)
     expected = exact(inputs["q"], inputs["k"], inputs["v"], job["heads"])
     found = session.run(inputs)["y"]  # a warm-up, too
-    seconds = []
-    for _ in range(job["repeats"]):
-        started = time.perf_counter()
-        session.run(inputs)
-        seconds.append(time.perf_counter() - started)
+    seconds = [timed(lambda: session.run(inputs)) for _ in range(job["repeats"])]
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     print(json.dumps(float(error)), flush=True)
     print(json.dumps({"seconds": seconds}))

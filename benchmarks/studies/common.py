@@ -1,27 +1,55 @@
-"""Runs the contenders of a benchmark, each in a process of its own."""
+"""What every study does alike: options, a process of a contender, conditions, JSON."""
 
+import argparse
 import json
-import os
+import shlex
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
+from vlrt.cli_options import count
+from vlrt.hardware import available_cpus
 
-from .common import markdown
-
-CONTENDERS = ("vlrt", "transformers")
-COLD_START = Path(__file__).with_name("cold_start.py")
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 Sample = dict[str, Any]
 
 
-def run_once(contender: str, job: dict[str, Any], program: Path = COLD_START) -> Sample:
+def study_parser(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """`--rounds`, `--threads` and `--json`.
+
+    Args:
+        doc: the study's docstring.
+        rounds: so many by default.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=count, default=rounds, help="default: %(default)s")
+    parser.add_argument(
+        "--threads", type=count, default=available_cpus(), help="default: all CPUs, %(default)s"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all samples here")
+    return parser
+
+
+def seeded_parser(doc: str | None, kind: str, *, rounds: int) -> argparse.ArgumentParser:
+    """The same of a study on a model with seeded weights; `kind` of model, with its article."""
+    parser = study_parser(doc, rounds=rounds)
+    parser.add_argument(
+        "--seeded", type=Path, required=True, metavar="SNAPSHOT", help=f"of {kind}, no weights"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "vlrt-benchmarks",
+        help="where to keep what is made of it (default: %(default)s)",
+    )
+    return parser
+
+
+def run_once(contender: str, job: dict[str, Any], program: Path) -> Sample:
     """One process of one contender; its scores and what it took.
 
     Args:
@@ -33,73 +61,27 @@ def run_once(contender: str, job: dict[str, Any], program: Path = COLD_START) ->
         SystemExit: it failed.
     """
     command = [sys.executable, str(program), contender, json.dumps(job)]
-    with tempfile.TemporaryFile("w+") as errors:
-        started = time.perf_counter()
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **OFFLINE}
-        ) as process:
-            assert process.stdout is not None
-            result = process.stdout.readline()
-            total = time.perf_counter() - started
-            rest = process.stdout.read()
-        if process.returncode != 0:
-            errors.seek(0)
-            raise SystemExit(f"{contender} failed:\n{errors.read()}")
-    return {"scores": json.loads(result), "total_s": total, **json.loads(rest)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{contender} failed:\n{done.stderr}")
+    scores, taken = done.stdout.splitlines()
+    return {"scores": json.loads(scores), **json.loads(taken)}
 
 
-def compare_scores(ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> float:
-    """The largest difference of two rows of scores.
-
-    Raises:
-        SystemExit: it is above the tolerance, or the best label is another, so the two do not do
-            the same work.
-    """
-    difference = float(np.abs(np.subtract(ours, theirs)).max())
-    if difference > tolerance or np.argmax(ours) != np.argmax(theirs):
-        raise SystemExit(
-            f"the scores differ by {difference:.4f}, allowed are {tolerance} and the same best "
-            f"label: vlrt {ours}, transformers {theirs}"
-        )
-    return difference
+def print_conditions(found: Mapping[str, Any]) -> None:
+    """Print what `machine.conditions` found, in three lines."""
+    machine = found["machine"]
+    print(
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
+        f"{found['threads']} threads; load average {machine['load_average'][0]}"
+    )
+    print(", ".join(f"{name} {number}" for name, number in found["versions"].items()))
+    print(f"commit {found['commit']}, {found['date']}\n")
 
 
-def cold_starts(
-    jobs: dict[str, dict[str, Any]], *, rounds: int, tolerance: float
-) -> tuple[dict[str, list[Sample]], float]:
-    """All samples of each contender, and the largest difference of their scores."""
-    warm = {contender: run_once(contender, jobs[contender]) for contender in CONTENDERS}
-    difference = compare_scores(*(warm[c]["scores"] for c in CONTENDERS), tolerance)
-    samples: dict[str, list[Sample]] = {contender: [] for contender in CONTENDERS}
-    for number in range(rounds):
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
-        for contender in CONTENDERS:
-            samples[contender].append(run_once(contender, jobs[contender]))
-    return samples, difference
-
-
-def ratio_table(results: dict[str, dict[str, list[float]]], base: str) -> str:
-    """Of every contender, its median over that of `base`, and the range.
-
-    Args:
-        results: job -> contender -> seconds, every sample; each job has the same contenders.
-        base: the contender that the others are measured by.
-    """
-    rows = []
-    for name, seconds in results.items():
-        unit = median(seconds[base])
-        cells = [
-            f"{median(taken) / unit:.3g} [{min(taken) / unit:.3g}-{max(taken) / unit:.3g}]"
-            for taken in seconds.values()
-        ]
-        rows.append([name, f"{unit:.3g}", *cells])
-    contenders = next(iter(results.values()))
-    return markdown([f"time / {base} [range]", f"{base}, s", *contenders], rows)
-
-
-def medians(results: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """Job -> contender -> the median of its seconds."""
-    return {
-        job: {contender: median(taken) for contender, taken in seconds.items()}
-        for job, seconds in results.items()
-    }
+def write_json(path: Path | None, study: str, content: Mapping[str, Any]) -> None:
+    """Write a study's result and its command, if a file was asked for."""
+    if path is not None:
+        command = shlex.join(["python", "-m", f"benchmarks.studies.{study}", *sys.argv[1:]])
+        whole = {"study": study, "command": command, **content}
+        path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """What `vlrt.load(..., decode="fast")` gains and what it costs.
 
-    python -m benchmarks.fast_decode photos/*.jpg --bundle DIR --json fast_decode.json
+    python -m benchmarks.studies.fast_decode photos/*.jpg --bundle DIR --json fast_decode.json
 
 For each picture: the cosine between its exact and its fast embedding, the largest difference of its
 scores against a few labels, and the median milliseconds of decoding and preprocessing, exact and
@@ -21,11 +21,15 @@ from typing import Any
 import numpy as np
 
 import vlrt
+from vlrt.cli_options import count
 from vlrt.image import decode
 from vlrt.processor import ImageProcessor
 from vlrt_export.demo.scenes import draw_scene
 
-from .common import add_options, conditions, markdown, positive, print_conditions, write_json
+from ..machine import conditions
+from ..report import markdown_table
+from ..request import LABELS
+from .common import print_conditions, study_parser, write_json
 
 MODES = ("exact", "fast")
 
@@ -110,7 +114,7 @@ def report(rows: Sequence[dict[str, Any]], summary: dict[str, Any] | None) -> No
         for row in rows
     ]
     header = ["picture", "size", "decoded at", "cosine", "largest score difference"]
-    print(markdown([*header, "exact, median ms", "fast, median ms", "fast / exact"], cells))
+    print(markdown_table([*header, "exact, median ms", "fast, median ms", "fast / exact"], cells))
     if summary is None:
         print("\nno picture was large enough to be decoded at a reduced size")
         return
@@ -124,14 +128,12 @@ def report(rows: Sequence[dict[str, Any]], summary: dict[str, Any] | None) -> No
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
-    return positive(width), positive(height)
+    return count(width), count(height)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = study_parser(__doc__, rounds=15)
     parser.add_argument("pictures", nargs="*", type=Path, help="photographs of your own")
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--precision", default="fp32", help="default: %(default)s")
@@ -144,9 +146,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="sizes of drawn scenes (default: 4000x3000 1920x1080)",
     )
     parser.add_argument(
-        "--scenes", type=positive, default=4, help="drawn scenes a size (default: %(default)s)"
+        "--scenes", type=count, default=4, help="drawn scenes a size (default: %(default)s)"
     )
-    add_options(parser, rounds=15)
+    parser.add_argument("--labels", nargs="+", default=list(LABELS), help="to score against")
     return parser
 
 
@@ -174,9 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report(rows, summary)
     write_json(
         options.json,
+        "fast_decode",
         {
             **found,
-            "benchmark": "fast_decode",
             "model": options.bundle,
             "precision": options.precision,
             "labels": options.labels,

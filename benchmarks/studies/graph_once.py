@@ -7,7 +7,6 @@ The inputs are ViLT's, without padding: pictures of `size_hw` and texts of `leng
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.session import Session, place
+from vlrt_benchmarks.worker import timed
 
 
 def make_inputs(batch: int, size_hw: tuple[int, int], length: int) -> dict[str, NDArray[Any]]:
@@ -35,11 +35,7 @@ def main() -> None:
     session = Session(Path(job["graph"]), place("cpu"), threads=job["threads"])
     inputs = make_inputs(job["batch"], tuple(job["size_hw"]), job["length"])
     logits = session.run(inputs)["logits"]  # a warm-up, too
-    seconds = []
-    for _ in range(job["repeats"]):
-        started = time.perf_counter()
-        session.run(inputs)
-        seconds.append(time.perf_counter() - started)
+    seconds = [timed(lambda: session.run(inputs)) for _ in range(job["repeats"])]
     print(json.dumps([float(number) for number in logits[:, :10].ravel()]), flush=True)
     print(json.dumps({"seconds": seconds}))
 

@@ -1,6 +1,6 @@
 """What ViLT's attention mask costs where there is no padding to hide.
 
-    python -m benchmarks.masked_attention --seeded ../shared/data/vilt-b32-finetuned-vqa
+    python -m benchmarks.studies.masked_attention --seeded ../shared/data/vilt-b32-finetuned-vqa
 
 One graph with a mask serves every batch. A second one without would serve single pairs, and batches
 of like pictures and questions of one length; this tells what it would gain. Both graphs are built
@@ -21,20 +21,15 @@ from typing import Any
 import numpy as np
 import onnx
 
+from vlrt.cli_options import count
 from vlrt_export import vilt
 from vlrt_export.checkpoint import Checkpoint, open_checkpoint
 from vlrt_export.precision import Recipe
 
-from .checkpoints import seeded_checkpoint
-from .common import (
-    conditions,
-    markdown,
-    positive,
-    print_conditions,
-    seeded_parser,
-    write_json,
-)
-from .contenders import run_once
+from ..checkpoints import seeded_checkpoint
+from ..machine import conditions
+from ..report import markdown_table
+from .common import print_conditions, run_once, seeded_parser, write_json
 
 PROGRAM = Path(__file__).with_name("graph_once.py")
 PRECISIONS = ("fp32", "int8")
@@ -81,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = seeded_parser(__doc__, "a ViLT", rounds=5)
     parser.add_argument(
-        "--repeats", type=positive, default=10, help="a process (default: %(default)s)"
+        "--repeats", type=count, default=10, help="a process (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
-    found: dict[str, Any] = conditions(options.threads)  # first: what follows adds to the load
+    found = conditions(options.threads)  # first: what follows adds to the load
     name = options.seeded.resolve().name
     checkpoint = open_checkpoint(str(seeded_checkpoint(options.seeded, options.cache / name)))
     if checkpoint.model_type != "vilt":
@@ -111,10 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"## {name}: masked attention\n")
     print_conditions(found)
     header = ["", "unmasked, median ms", "masked / unmasked, medians", "of the fastest runs"]
-    print(markdown(header, rows))
+    print(markdown_table(header, rows))
     settings = {"rounds": options.rounds, "repeats": options.repeats, "length": LENGTH}
-    write_json(options.json, {**found, "benchmark": "masked_attention", **settings,
-                              "seconds": results})  # fmt: skip
+    write_json(options.json, "masked_attention", {**found, **settings, "seconds": results})
     return 0
 
 

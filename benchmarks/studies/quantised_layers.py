@@ -1,11 +1,12 @@
 """Which layers of an OWL-ViT bear int8: accuracy with its heads and text projection in fp32 or not.
 
-    python -m benchmarks.quantised_layers --checkpoint tests/data/owlvit-shapes
+    python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes
 
 Each row is an int8 bundle that leaves other layers in fp32, and is held to no gate; scales are of
 each batch's own, as `vlrt export` makes them without `--calibrate`. The scenes and mAP are those of
-`demo_accuracy`. On the same scenes, agreement is what `vlrt export` counts: the share of the fp32
-graph's objects that have the same label and nearly the same box.
+the demo's own evaluation (`vlrt_export.demo.owlvit`). On the same scenes, agreement is what
+`vlrt export` counts: the share of the fp32 graph's objects that have the same label and nearly the
+same box.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from PIL import Image
 
 import vlrt
 from vlrt.bundle import graph_file
+from vlrt.cli_options import count
 from vlrt.hardware import available_cpus
 from vlrt_export import owlvit
 from vlrt_export.checkpoint import Checkpoint, open_checkpoint
@@ -30,7 +32,9 @@ from vlrt_export.demo.evaluate import SEED
 from vlrt_export.demo.owlvit import evaluate_model
 from vlrt_export.precision import Recipe
 
-from . import common
+from ..machine import conditions
+from ..report import markdown_table
+from .common import print_conditions, write_json
 
 DEFAULT = owlvit.KEEP_FP32["int8"]
 HEADS = owlvit.KEEP_FP32["fp16"]
@@ -67,27 +71,28 @@ def outputs(model: Any, images: list[Image.Image]) -> dict[str, NDArray[Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and print its table."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="the demo OWL-ViT")
-    parser.add_argument("--scenes", type=common.positive, default=200, help="default: %(default)s")
+    parser.add_argument("--scenes", type=count, default=200, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result here")
     args = parser.parse_args(arguments)
     checkpoint = open_checkpoint(str(args.checkpoint))
     if checkpoint.model_type != "owlvit":
         parser.error(f"--checkpoint is of model type {checkpoint.model_type!r}; valid: owlvit")
+    found = conditions(available_cpus())  # first: what follows adds to the load
     images = [scene.image for scene in fresh_scenes(args.scenes, args.seed)]
     rows, results = [], {}
     expected: dict[str, NDArray[Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, (name, recipe) in enumerate(RECIPES.items()):
             model = load_with(checkpoint, recipe, Path(scratch) / str(number))
-            found = outputs(model, images)
-            expected = expected or found
-            quality = owlvit.quality(found, expected, {}, {}, None)
+            given = outputs(model, images)
+            expected = expected or given
+            quality = owlvit.quality(given, expected, {}, {}, None)
             table = evaluate_model(model, args.scenes, args.seed)
             results[name] = {"accuracy": table, "quality": quality}
             shares = [table[group][kind] for group in table for kind in ("mAP50", "mAP")]
@@ -99,13 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{quality['largest_score_error']:.3f}",
                 ]
             )
-    conditions = common.conditions(available_cpus())
-    common.print_conditions(conditions)
+    print_conditions(found)
     header = ["", "seen, mAP50", "seen, mAP", "held out, mAP50", "held out, mAP", "agreement",
               "mean IoU", "largest score error"]  # fmt: skip
-    print(common.markdown(header, rows))
+    print(markdown_table(header, rows))
     settings = {"scenes": args.scenes, "seed": args.seed}
-    common.write_json(args.json, {**conditions, "settings": settings, "results": results})
+    write_json(args.json, "quantised_layers", {**found, "settings": settings, "results": results})
     return 0
 
 

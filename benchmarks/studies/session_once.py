@@ -14,6 +14,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from vlrt.arena import SMALL_RUNS
 from vlrt.session import CPU, Arrays, Runner, Session, place, session_options
 from vlrt_benchmarks.cold_start import resident_mib
+from vlrt_benchmarks.worker import timed
 
 Job = dict[str, Any]
 # Single ones, after which memory is read: so many make `Session` give back what larger ones took,
@@ -33,6 +36,8 @@ _LAST_RUNS = SMALL_RUNS + 1
 
 class Alone:
     """A graph in ONNX Runtime, without what `vlrt.session.Session` does around its runs."""
+
+    input_shapes: Mapping[str, tuple[int | None, ...]]
 
     def __init__(self, path: str, options: ort.SessionOptions) -> None:
         self._session = ort.InferenceSession(path, sess_options=options, providers=[CPU])
@@ -81,7 +86,8 @@ def load(job: Job) -> Runner:
 
 def noise(session: Runner, batch: int) -> dict[str, NDArray[np.float32]]:
     """Pictures of noise: float32 [batch, 3, H, W]."""
-    ((name, (_, *sizes)),) = session.input_shapes.items()
+    ((name, shape),) = session.input_shapes.items()
+    sizes = [side for side in shape[1:] if isinstance(side, int)]  # all are: CLIP's are fixed
     rng = np.random.default_rng(0)
     return {name: rng.normal(size=(batch, *sizes)).astype(np.float32)}
 
@@ -98,15 +104,12 @@ def run_setting(job: Job) -> None:
     for batch, repeats in job["repeats"].items():
         inputs = noise(session, int(batch))
         session.run(inputs)
-        seconds[batch] = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            session.run(inputs)
-            seconds[batch].append(time.perf_counter() - started)
+        seconds[batch] = [timed(partial(session.run, inputs)) for _ in range(repeats)]
     del inputs
     for _ in range(_LAST_RUNS):
         session.run(one)
-    print(json.dumps({"load_s": load_s, "seconds": seconds, **resident_mib()}))
+    memory = {"steady_mib": resident_mib()["now_mib"], "peak_mib": resident_mib()["peak_mib"]}
+    print(json.dumps({"load_s": load_s, "seconds": seconds, **memory}))
 
 
 def run_requests(job: Job) -> None:
@@ -124,9 +127,7 @@ def run_requests(job: Job) -> None:
     seconds = []
     while any(process.poll() is None for process in running):
         if session:
-            started = time.perf_counter()
-            session.run(one)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(timed(partial(session.run, one)))
         time.sleep(job["pause_ms"] / 1000)
     printed = [process.communicate()[0].splitlines()[-1] for process in running]
     print(json.dumps({"seconds": seconds, "neighbours": [json.loads(line) for line in printed]}))

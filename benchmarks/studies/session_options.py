@@ -1,6 +1,6 @@
 """What ONNX Runtime's session options do to the speed and the memory of a CLIP image encoder.
 
-    python -m benchmarks.session_options --seeded ../shared/data/clip-vit-base-patch32
+    python -m benchmarks.studies.session_options --seeded ../shared/data/clip-vit-base-patch32
 
 Each setting changes one option from how vlrt sets them (`vlrt.session.session_options`). The
 settings take turns, a process each a round, on the bundle's fp32 and int8 graphs: a process loads,
@@ -23,19 +23,15 @@ from typing import Any
 import numpy as np
 
 from vlrt.bundle import graph_file
-from vlrt.hardware import available_cpus, describe
+from vlrt.cli_options import count
+from vlrt.hardware import available_cpus
 from vlrt.session import int8_kernels
+from vlrt_export.pipeline import export
 
-from .checkpoints import make_seeded
-from .common import (
-    conditions,
-    markdown,
-    positive,
-    print_conditions,
-    seeded_parser,
-    write_json,
-)
-from .contenders import Sample, run_once
+from ..checkpoints import seeded_checkpoint
+from ..machine import conditions
+from ..report import markdown_table
+from .common import Sample, print_conditions, run_once, seeded_parser, write_json
 
 PROGRAM = Path(__file__).with_name("session_once.py")
 PRECISIONS = ("int8", "fp32")
@@ -55,6 +51,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 # Of an embedding; fusions reorder sums, and dynamic scales follow.
 TOLERANCES = {"int8": 0.05, "fp32": 1e-4}
+
+
+def make_bundle(snapshot: Path, root: Path) -> Path:
+    """The bundle of a seeded checkpoint, which is kept under `root`; made anew each time."""
+    bundle = root / "session-options"
+    export(
+        str(seeded_checkpoint(snapshot, root)),
+        bundle,
+        precisions=PRECISIONS,
+        overwrite=True,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    return bundle
 
 
 def measure(
@@ -80,7 +89,8 @@ def measure(
 
 def medians(samples: Sequence[Sample], batch: str) -> float:
     """The median of all rounds' runs of a batch size, in seconds."""
-    return median(second for sample in samples for second in sample["seconds"][batch])
+    seconds: list[float] = [one for sample in samples for one in sample["seconds"][batch]]
+    return median(seconds)
 
 
 def rows(samples: dict[str, list[Sample]], batches: Iterable[str]) -> list[list[str]]:
@@ -137,14 +147,14 @@ def serving_rows(samples: dict[str, list[Sample]]) -> list[list[str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report."""
     parser = seeded_parser(__doc__, "a CLIP", rounds=7)
-    parser.add_argument("--repeats", type=positive, default=20, help="single runs in a process")
-    parser.add_argument("--seconds", type=positive, default=5, help="of a neighbour's work")
-    parser.add_argument("--pause-ms", type=positive, default=50, help="between two requests")
+    parser.add_argument("--repeats", type=count, default=20, help="single runs in a process")
+    parser.add_argument("--seconds", type=count, default=5, help="of a neighbour's work")
+    parser.add_argument("--pause-ms", type=count, default=50, help="between two requests")
     options = parser.parse_args(arguments)
-    found: dict[str, Any] = conditions(options.threads)  # first: what follows adds to the load
-    found["hardware"] = {**describe(), "int8_kernels": int8_kernels()}
+    found = conditions(options.threads)  # first: what follows adds to the load
+    found["int8_kernels"] = int8_kernels()
     name = options.seeded.resolve().name
-    _, bundle = make_seeded(options.seeded, options.cache / name, *PRECISIONS)
+    bundle = make_bundle(options.seeded, options.cache / name)
     repeats = {"1": options.repeats, "8": max(1, options.repeats // 4)}
     header = ["", *(f"{batch} at once, {unit}" for batch in repeats for unit in ("ms", "ratio"))]
     header += ["load, s", "peak, MiB", "after, MiB"]
@@ -156,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = {setting: job | {"setting": changed} for setting, changed in SETTINGS.items()}
         results[precision] = measure(jobs, options.rounds, TOLERANCES[precision])
         tables.append(
-            f"\n### {precision}\n\n" + markdown(header, rows(results[precision], repeats))
+            f"\n### {precision}\n\n" + markdown_table(header, rows(results[precision], repeats))
         )
     results["serving"] = serve(bundle / graph_file("vision_model", "int8"), options)
     print(f"## {name}: session options\n")
@@ -164,11 +174,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(tables))
     print(f"\n### int8, a request every {options.pause_ms} ms beside busy neighbours\n")
     header = ["", "neighbours' speed", "request, ms"]
-    print(markdown(header, serving_rows(results["serving"])))
+    print(markdown_table(header, serving_rows(results["serving"])))
     settings = {"rounds": options.rounds, "repeats": repeats, "pause_ms": options.pause_ms,
                 "seconds": options.seconds, "changed": SETTINGS}  # fmt: skip
-    write_json(options.json, {**found, "benchmark": "session_options", "model": name,
-                              "settings": settings, "samples": results})  # fmt: skip
+    whole = {**found, "model": name, "settings": settings, "samples": results}
+    write_json(options.json, "session_options", whole)
     return 0
 
 

@@ -1,5 +1,6 @@
 """How accuracy is shown: each measure with its interval, and the difference to the base."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,6 @@ from ..wording import (
     Highlight,
     Table,
     is_ours,
-    number,
     points,
     points_interval,
     spoken,
@@ -19,22 +19,29 @@ from ..wording import (
 _DECIDING = ("top-1", "mAP", "VQA accuracy", "recall@1 image to text")
 GATE = 0.01  # a variant may lose as much, of 1
 _WHOLE = "all"
+_ENDS = ("low", "high")
 
 
 def headline(document: dict[str, Any]) -> str:
-    """How far the variant that differs most is from the base."""
+    """How far the variant that differs most is from the base; first of those that surely do."""
     body = document["body"]
     measure = deciding(body)
     rows = [row for row in _whole(body, measure) if is_ours(row["contender"]) and row["difference"]]
     if not rows:
         return ""
-    row = min(rows, key=lambda one: float(one["difference"]["value"]))
+    sure = [row for row in rows if _surely(row["difference"])]
+    row = max(sure or rows, key=lambda one: abs(float(one["difference"]["value"])))
     found = row["difference"]
     change = found["value"]
     base = next(one["value"] for one in _whole(body, measure) if one["contender"] == _base(body))
     name = spoken(row["contender"])
     of_base = f"{spoken(_base(body))}'s {points(base)} {measure}"
-    if found["low"] is not None and found["low"] <= 0 <= found["high"]:
+    if not _known(found):
+        return (
+            f"Too few items to say whether {name} differs from {of_base}: it has "
+            f"{points(row['value'])}"
+        )
+    if not sure:
         return (
             f"No variant differs from {of_base} by more than chance: {name} has "
             f"{points(row['value'])} [{_span(found)} points]"
@@ -78,26 +85,16 @@ def tables(document: dict[str, Any]) -> list[Table]:
     header = ["contender", "measure", "of", "points [95 %]", f"less {_base(body)} [95 %]",
               "within a point"]  # fmt: skip
     note = (
-        "Points out of 100. Intervals are bootstraps over items, of differences over pairs of them."
+        "Points out of 100. Intervals are bootstraps over pictures, of differences over pairs of "
+        "answers."
     )
-    made = [Table("Accuracy", header, rows, f"{note} {_counted_on(body)}".strip())]
-    speed = body.get("speed")
-    if speed:
-        cells = [[name, number(median)] for name, median in speed.items()]
-        made.append(Table("Speed", ["contender", "median ms"], cells, "As measured beside it."))
-    return made
+    return [Table("Accuracy", header, rows, f"{note} {_counted_on(body)}".strip())]
 
 
 def figures(document: dict[str, Any]) -> list[Figure]:
     """Drawings of what there is."""
     body = document["body"]
-    rows = body.get("rows")
-    if not rows:
-        return []
-    made = [*dots(body), *differences(body, GATE)]
-    if body.get("speed"):
-        made[:0] = trade(document, body["speed"], "milliseconds, as measured beside it")
-    return made
+    return [*dots(body), *differences(body, GATE)] if body.get("rows") else []
 
 
 def trade(document: dict[str, Any], medians: dict[str, float], where: str) -> Iterator[Figure]:
@@ -135,6 +132,16 @@ def _base(body: dict[str, Any]) -> str:
 
 def _span(estimate: dict[str, Any]) -> str:
     return f"{points(estimate['low'], signed=True)} to {points(estimate['high'], signed=True)}"
+
+
+def _known(estimate: dict[str, Any]) -> bool:
+    """Whether it has an interval that says something."""
+    return all(estimate[key] is not None and math.isfinite(estimate[key]) for key in _ENDS)
+
+
+def _surely(difference: dict[str, Any]) -> bool:
+    """Whether it is more than chance."""
+    return _known(difference) and not difference["low"] <= 0 <= difference["high"]
 
 
 def _within(difference: dict[str, Any] | None) -> str:

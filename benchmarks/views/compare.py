@@ -30,7 +30,8 @@ def headline(document: dict[str, Any]) -> str:
     if not others:
         return said
     base = document["body"]["base"]
-    return f"{said}, normalised by {base}, which itself is: {_counted(others)}"
+    as_far = "" if all(row["normalised"] for row in rows) else " as far as that can be"
+    return f"{said}, normalised by {base}{as_far}, which itself is: {_counted(others)}"
 
 
 def highlights(document: dict[str, Any]) -> list[Highlight]:
@@ -77,7 +78,7 @@ def figures(document: dict[str, Any]) -> list[Figure]:
     caption = (
         "B less A in points; to the right of the line is better."
         if of_accuracy
-        else "A's median over B's; to the right of the line B is better."
+        else f"{_quotient(body)}; to the right of the line B is better."
     )
     if any(row["normalised"] for row in rows):
         caption += f" Where it can be, normalised by {body['base']}: another machine cancels."
@@ -98,8 +99,9 @@ def _shown(row: dict[str, Any]) -> Any:
 def _about(body: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows that a comparison is about: where some are normalised, not the base's own."""
     rows: list[dict[str, Any]] = body.get("rows", [])
-    normalised = [row for row in rows if row["normalised"]]
-    return normalised or rows
+    if not any(row["normalised"] for row in rows):
+        return rows
+    return [row for row in rows if row["contender"] != body["base"]]
 
 
 def _counted(rows: Sequence[dict[str, Any]]) -> str:
@@ -114,6 +116,13 @@ def _verdict(row: dict[str, Any]) -> str:
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['contender']}, {row['work']}"
+
+
+def _quotient(body: dict[str, Any]) -> str:
+    """What a change is."""
+    said = "A's median over B's"
+    rates = any(row.get("more_is_better") for row in body["rows"])
+    return f"{said}, of rates B's over A's" if rates else said
 
 
 def _text(value: Any) -> str:
@@ -132,8 +141,9 @@ def _changes(body: dict[str, Any]) -> Table:
             ]
             for row in body["rows"]
         ]  # fmt: skip
-        header = ["measure", "contender", "A", "B", "B less A [95 %]", "same items", "verdict"]
-        return Table("What changed", header, rows, "Points out of 100.")
+        header = ["measure", "contender", "A", "B", "B less A [95 %]", "paired", "verdict"]
+        note = "Points out of 100. Paired: the same items on both sides, compared one by one."
+        return Table("What changed", header, rows, note)
     normalised = any(row["normalised"] for row in body["rows"])
     rows = []
     for row in body["rows"]:
@@ -143,14 +153,19 @@ def _changes(body: dict[str, Any]) -> Table:
             found = row["normalised"]
             cells += [_change(found), found["verdict"] if found else ABSENT]
         rows.append(cells)
-    header = ["what", "contender", "A", "B", "A / B", "verdict"]
+    header = ["what", "contender", "A", "B", "change", "verdict"]
     note = (
-        "A / B is of medians, with the interval that holds it with 95 % confidence; above 1 B is "
+        f"Change: {_quotient(body)}, with the interval that holds it with 95 % confidence; above 1 "
+        "B is better. The two did not take turns: another state of the machine looks like a change."
     )
-    note += "better. The two did not take turns: another state of the machine looks like a change."
+    if body.get("floor"):
+        note += (
+            f" Where no noise was measured, less than {body['floor']:.0%} counts as none; of exact "
+            "sizes, everything counts."
+        )
     if normalised:
         header += [f"normalised by {body['base']}", "verdict"]
-        note += f" The ratio of both ratios to {body['base']} does not have that fault."
+        note += f" The quotient of both ratios to {body['base']} does not have that fault."
     return Table("What changed", header, rows, note)
 
 
@@ -168,7 +183,7 @@ def _draw(axes: Any, rows: list[dict[str, Any]], *, of_accuracy: bool) -> None:
         axes.grid(axis="x")
         axes.set_xlabel("B less A, points")
     else:
-        ratio_axis(axes, min(0.95, *ends) / 1.01, max(1.05, *ends) * 1.01, "A / B")
+        ratio_axis(axes, min(0.95, *ends) / 1.01, max(1.05, *ends) * 1.01, "change")
     y = 0.0
     places: list[float] = []
     names: list[str] = []

@@ -9,6 +9,8 @@ from ..wording import (
     Figure,
     Highlight,
     Table,
+    base_of,
+    by_base,
     in_order,
     is_ours,
     number,
@@ -52,7 +54,9 @@ def highlights(document: dict[str, Any]) -> list[Highlight]:
     found = []
     for stage in _LARGE:
         for row in body.get("rows", ()):
-            if row["stage"] != stage or row["batch"] != _first_batch(body) or not _rated(row):
+            if row["stage"] != stage or row["batch"] != _first_batch(body):
+                continue
+            if not _rated(row, body):
                 continue
             name = _fastest(row)
             estimate = row["ratios"][name]
@@ -71,6 +75,7 @@ def tables(document: dict[str, Any]) -> list[Table]:
         return []
     return [
         *_ratios(body),
+        *_same_class(body),
         *_times(body),
         *_agreement(body.get("agreement", ())),
         _contenders(body.get("contenders", {})),
@@ -93,7 +98,7 @@ def figures(document: dict[str, Any]) -> list[Figure]:
 def quoted_row(body: dict[str, Any]) -> dict[str, Any] | None:
     """The row whose ratio stands for the whole result: one item, the whole way."""
     for stage in _QUOTED:
-        rows = [row for row in body.get("rows", ()) if row["stage"] == stage and _rated(row)]
+        rows = [r for r in body.get("rows", ()) if r["stage"] == stage and _rated(r, body)]
         if rows:
             found: dict[str, Any] = min(rows, key=lambda row: (row["batch"], bool(row["detail"])))
             return found
@@ -129,8 +134,10 @@ def _said(document: dict[str, Any], row: dict[str, Any]) -> str:
     return whole if row["stage"] == END else str(row["stage"])
 
 
-def _rated(row: dict[str, Any]) -> bool:
-    return any(is_ours(name) for name in row.get("ratios", ()))
+def _rated(row: dict[str, Any], body: dict[str, Any]) -> bool:
+    """Whether a variant of vlrt's is compared with the result's base there."""
+    to_base = base_of(row, body) == body.get("base", "")
+    return to_base and any(is_ours(name) for name in row.get("ratios", ()))
 
 
 def _fastest(row: dict[str, Any]) -> str:
@@ -146,24 +153,59 @@ def _first_batch(body: dict[str, Any]) -> int:
 
 
 def _ratios(body: dict[str, Any]) -> Iterable[Table]:
-    base = body.get("base", "")
-    names = [name for name in in_order(contenders_of(body), base) if name != base]
-    if not body.get("rows") or not names:
-        return
+    """A table a base: what lacks the result's own is compared with another."""
+    for base, rows in by_base(body).items():
+        there = {name for row in rows for name in row["ratios"]}
+        names = [name for name in in_order(contenders_of(body), base) if name in there]
+        if not names:
+            continue
+        cells = [
+            [
+                *_place(row),
+                number(row["summary"].get(base, {}).get("p50_ms")),
+                *(_cell(row["ratios"].get(name)) for name in names),
+                ratio_interval(row.get("noise")),
+            ]
+            for row in rows
+        ]
+        note = "" if base == body.get("base") else f"{body.get('base')} does not do these. "
+        yield Table(
+            f"Times as fast as {base}",
+            ["stage", "batch", f"{base}, median ms", *names, "noise"],
+            cells,
+            f"{note}The ratio of medians and the interval that holds it with 95 % confidence "
+            "(bootstrap over rounds); more than 1 is faster. Noise: a contender against itself, in "
+            'turns of its own. "level": no difference beyond that noise; "too noisy": nothing can '
+            "be said.",
+        )
+
+
+def _same_class(body: dict[str, Any]) -> Iterable[Table]:
+    """Variants of vlrt against those of others that compute as exactly."""
+    there = {one["theirs"] for row in body.get("rows", ()) for one in row.get("same_class", ())}
+    names = [name for name in in_order(contenders_of(body), body.get("base", "")) if name in there]
     rows = []
-    for row in body["rows"]:
-        cells = [_cell(row["ratios"].get(name)) for name in names]
-        median = row["summary"].get(base, {}).get("p50_ms")
-        key = [", ".join(filter(None, [row["stage"], row["detail"]])), str(row["batch"])]
-        rows.append([*key, number(median), *cells, ratio_interval(row.get("noise"))])
-    yield Table(
-        f"Times as fast as {base}",
-        ["stage", "batch", f"{base}, median ms", *names, "noise"],
-        rows,
-        "The ratio of medians and the interval that holds it with 95 % confidence (bootstrap over "
-        "rounds); more than 1 is faster. Noise: a contender against itself, in turns of its own. "
-        '"level": no difference beyond that noise; "too noisy": nothing can be said.',
-    )
+    for row in body.get("rows", ()):
+        by_ours: dict[str, dict[str, Any]] = {}
+        for one in row.get("same_class", ()):
+            by_ours.setdefault(one["ours"], {})[one["theirs"]] = one
+        rows += [
+            [*_place(row), ours, *(_cell(found.get(name)) for name in names)]
+            for ours, found in by_ours.items()
+        ]
+    if rows:
+        yield Table(
+            "Within one precision class",
+            ["stage", "batch", "variant", *(f"to {name}" for name in names)],
+            rows,
+            "How many times as fast as others of its precision a variant is: 8-bit integers, "
+            "16-bit or 32-bit floats. Intervals and words as above.",
+        )
+
+
+def _place(row: dict[str, Any]) -> list[str]:
+    """What a row ran, in the first two columns."""
+    return [", ".join(filter(None, [row["stage"], row["detail"]])), str(row["batch"])]
 
 
 def _cell(found: dict[str, Any] | None) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 
 from ..latency_plots import scaling
 from ..plots import INK, colour, drawn, plain_ticks
-from ..wording import Figure, Highlight, Table, number, spoken
+from ..wording import ABSENT, Figure, Highlight, Table, number, spoken
 
 _PERCENTILES = {"p50_ms": "-", "p90_ms": "--", "p99_ms": ":"}
+_NOISY = "This machine was too noisy for a knee"
 
 
 def headline(document: dict[str, Any]) -> str:
@@ -19,7 +20,9 @@ def headline(document: dict[str, Any]) -> str:
     found = contenders[name]
     alone = f"alone, one takes {number(found['alone_p50_ms'])} ms"
     if found["knee_per_s"] is None:
-        return f"No knee was found. {spoken(name)}: {alone}"
+        noisy = any(one.get("too_noisy") for one in contenders.values())
+        said = _NOISY if noisy else "No knee was found"
+        return f"{said}. {spoken(name)}: {alone}"
     return f"{spoken(name)} keeps up with {number(found['knee_per_s'])} requests a second; {alone}"
 
 
@@ -42,7 +45,7 @@ def tables(document: dict[str, Any]) -> list[Table]:
     if not contenders:
         return []
     whole = [
-        [name, *(number(found[key]) for key in ("alone_p50_ms", "capacity_per_s", "knee_per_s"))]
+        [name, *(number(found[key]) for key in ("alone_p50_ms", "capacity_per_s")), _knee(found)]
         for name, found in contenders.items()
     ]
     opened = [
@@ -74,7 +77,9 @@ def tables(document: dict[str, Any]) -> list[Table]:
             "Load",
             ["contender", "alone, p50 ms", "capacity a second", "knee a second"],
             whole,
-            "Alone: one request at a time. Knee: the highest offered load that it kept up with.",
+            "Alone: one request at a time. Knee: the highest offered load that it kept up with, at "
+            "latencies that are still service; none where the capacity, measured again at the end, "
+            "was another: too noisy.",
         ),
         Table(
             "Open loop: requests arrive at random",
@@ -112,8 +117,8 @@ def _open(contenders: dict[str, Any]) -> Iterator[Figure]:
     if not there:
         return
     knees = "; ".join(
-        f"{name} {'none found' if one['knee_per_s'] is None else number(one['knee_per_s'])}"
-        for name, one in there.items()
+        f"{name} {'none found' if knee == ABSENT else knee}"
+        for name, knee in ((name, _knee(one)) for name, one in there.items())
     )
     every = [one for found in there.values() for one in found["open"] if one["summary"]]
     x_limit = 1.05 * max(one["offered_per_s"] for one in every)
@@ -139,6 +144,13 @@ def _open(contenders: dict[str, Any]) -> Iterator[Figure]:
     )
 
 
+def _knee(found: dict[str, Any]) -> str:
+    """A contender's knee; or that there is none, and why."""
+    if found["knee_per_s"] is None and found.get("too_noisy"):
+        return "too noisy"
+    return number(found["knee_per_s"])
+
+
 def _draw_open(axes: Any, name: str, found: dict[str, Any]) -> None:
     points = sorted(
         (one for one in found["open"] if one["summary"]), key=lambda one: one["offered_per_s"]
@@ -161,4 +173,5 @@ def _draw_open(axes: Any, name: str, found: dict[str, Any]) -> None:
             xytext=(-4, 0), textcoords="offset points", va="top", ha="right",
         )  # fmt: skip
     axes.grid()
-    axes.set_title(name if knee is not None else f"{name}, no knee found")
+    none = f"{name}, {'too noisy for a knee' if found.get('too_noisy') else 'no knee found'}"
+    axes.set_title(none if knee is None else name)

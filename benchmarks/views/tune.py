@@ -4,7 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from vlrt.tuned import Setup
+
 from ..plots import INK, colour, drawn
+from ..tune_setups import name_of as name_of_setup
 from ..wording import ABSENT, Figure, Highlight, Table, number, ratio, ratio_interval
 
 
@@ -95,11 +98,9 @@ def figures(document: dict[str, Any]) -> list[Figure]:
 
 
 def name_of(candidate: dict[str, Any]) -> str:
-    """A candidate in words: "int8, 2 threads, CPU"."""
-    threads = candidate["threads"]
-    number_of = f"{threads} thread{'' if threads == 1 else 's'}"
-    said = [candidate["precision"], number_of, _provider(candidate["provider"])]
-    return ", ".join(said + ["threads do not spin"] * (not candidate["spinning"]))
+    """A candidate in words: "int8 with 2 threads on CPU"."""
+    said = name_of_setup(Setup(*(candidate[field] for field in Setup._fields)))
+    return said + ("" if candidate.get("spinning", True) else ", threads do not spin")
 
 
 def _provider(name: str) -> str:

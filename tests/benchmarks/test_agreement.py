@@ -75,6 +75,40 @@ def test_levels_of_pictures_do_not_wrap_around():
     assert largest_difference(*levels) == 255
 
 
+def detections(*places):
+    """Of one picture: (x, score) of each box, the last place free."""
+    boxes = [[x, 0, x + 20, 20] for x, _ in places] + [[0, 0, 0, 0]]
+    scores = [score for _, score in places] + [0.1]
+    return {"boxes": np.array([boxes], np.float32), "scores": np.array([scores], np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "largest"),
+    [
+        ([], [], 0),
+        ([(0, 0.9), (300, 0.5)], [(0, 0.9), (300, 0.5)], 0),
+        ([(300, 0.5), (0, 0.5)], [(0, 0.5), (300, 0.5)], 0),  # a tie, in another order
+        ([(300, 0.9), (0, 0.5)], [(0, 0.9), (300, 0.5)], 300),  # no tie
+        ([(50, 0.9), (300, 0.5)], [(0, 0.9), (300, 0.5)], 50),
+        ([(0, 0.9), (0, 0.1)], [(0, 0.9), (300, 0.1005)], 0),  # just above the threshold
+        ([(0, 0.8)], [(0, 0.9)], np.inf),
+        ([(np.nan, 0.9)], [(0, 0.9)], np.nan),
+    ],
+)
+def test_boxes_are_as_far_apart_as_the_nearest_with_such_a_score(ours, theirs, largest):
+    apart = agreement.box_difference(detections(*ours), detections(*theirs), 1e-3)
+    assert apart == pytest.approx(largest, nan_ok=True)
+
+
+@given(st.permutations(range(5)), st.integers(0, 4), st.sampled_from([-50, 50]))
+def test_the_order_of_equal_scores_does_not_matter_and_a_box_that_moved_does(order, moved, by):
+    expected = detections(*((200 * at, 0.5) for at in range(5)))
+    found = detections(*((200 * at, 0.5) for at in order))
+    assert agreement.box_difference(found, expected, 1e-3) == 0
+    found["boxes"][0, moved] += by
+    assert agreement.box_difference(found, expected, 1e-3) == 50
+
+
 # --- what is needed -------------------------------------------------------------------------------
 
 

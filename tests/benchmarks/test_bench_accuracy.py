@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ pytest.importorskip("pycocotools")
 import vlrt
 from vlrt.errors import DatasetError, OptionError
 from vlrt.results import Answers, Classification, Detections
-from vlrt_benchmarks import accuracy, accuracy_measures, scenes
+from vlrt_benchmarks import accuracy, accuracy_measures, accuracy_words, scenes
 from vlrt_benchmarks.__main__ import main
 from vlrt_benchmarks.accuracy_answers import CHUNK, Asker
 from vlrt_benchmarks.accuracy_measures import count, found_again, retrieval
@@ -98,8 +99,38 @@ def test_classes_count_by_group_and_against_the_base():
 
 def test_questions_count_as_vqa_does():
     counted = count(questions(), {"base": ["Yes", "yes", "two"]}, "base")
+    assert counted.positions == {"number": [2]}
     assert counted.items == {"base": {"VQA accuracy": pytest.approx([1, 0.9, 1])}}
     assert values(counted)["base", "number", "VQA accuracy"] == 1
+
+
+def test_questions_about_one_picture_are_drawn_together():
+    right = ["Yes", "no", "2"]
+    wrong = ["2", "2", "2"]
+    answers = {"base": wrong, "other": right}
+    (apart, together) = (
+        count(questions(pictures), answers, "base") for pictures in ("abc", "aab")
+    )
+    assert apart.pictures == {}
+    assert set(map(tuple, together.pictures.values())) == {(0, 0, 1)}
+    key = ("other", "all", "VQA accuracy")
+    for measure in ("value", "difference"):
+        assert values(apart, measure)[key] != {}
+    change, clustered = (values(one, "difference")[key] for one in (apart, together))
+    assert change["value"] == clustered["value"]
+    # The picture that says the most, twice or not at all: a picture of two questions is one draw.
+    assert clustered["low"] == 0
+    assert change["low"] == 0
+    assert clustered["high"] == pytest.approx(0.85)
+
+
+def test_captions_of_one_picture_are_drawn_together():
+    dataset = Captions(Path("x"), files(3), tuple("abcd"), (0, 1, 2, 2))
+    rows = np.eye(4)[[0, 1, 2]]
+    found = count(dataset, {"base": list(rows)}, "base").pictures
+    assert found == {"recall@1 text to image": [0, 1, 2, 2]}
+    alone = Captions(Path("x"), files(2), ("a", "b"), (0, 1))
+    assert count(alone, {"base": list(np.eye(2))}, "base").pictures == {}
 
 
 @pytest.mark.parametrize(
@@ -266,8 +297,14 @@ def test_a_picture_of_another_size_than_stated_is_an_error():
 def test_a_foreign_graph_takes_labels_as_they_are():
     notes = Notes()
     notes.model = Fake(components=["model"])
-    notes.asker().answers(scene(1))
-    assert [one[:3] for one in notes.model.asked] == [("detect", 1, ("a", "b"))]
+    notes.asker(templates=["a {}"]).answers(scene(1))
+    ((what, number, labels, asked),) = notes.model.asked
+    assert (what, number, labels) == ("detect", 1, ("a", "b"))
+    # The model refuses templates that it cannot fill in: nothing is left out in silence.
+    assert (asked["templates"], asked["truncate"]) == (["a {}"], True)
+    encoded = Notes()
+    encoded.asker(templates=["a {}"]).answers(scene(1))
+    assert "templates" not in encoded.model.asked[1][3]
 
 
 def test_questions_about_one_picture_are_asked_together():
@@ -335,11 +372,14 @@ def test_what_cannot_be_counted_is_refused_before():
 
 def test_seeded_weights_and_parts_are_said():
     facts = {"items": 1, "of": 1, "drawn": False}
-    assert accuracy.notes(subject(), questions(), facts, "torch-fp32") == []
-    said = accuracy.notes(subject(seeded=True), questions(), facts, "torch-fp32")
+    assert accuracy_words.notes(subject(), questions(), facts, "torch-fp32") == []
+    said = accuracy_words.notes(subject(seeded=True), questions(), facts, "torch-fp32")
     assert any("accuracy is chance" in one and "same answer as torch-fp32" in one for one in said)
-    part = accuracy.notes(subject(), questions(), facts | {"of": 9}, "torch-fp32")
+    part = accuracy_words.notes(subject(), questions(), facts | {"of": 9}, "torch-fp32")
     assert part == ["1 of 9 items were counted, drawn from a seed."]
+    left_out = replace(scene(), sizeless=2)
+    assert any("2 boxes" in one for one in accuracy_words.notes(subject(), left_out, facts, "x"))
+    assert not any("boxes of" in one for one in accuracy_words.notes(subject(), scene(), facts, "x"))
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -198,9 +198,9 @@ BROKEN_COCO = {
     ),
     "no box": (changed("annotations/0/bbox", [1, 2, 3]), "annotation 1: 'bbox' is \\[1, 2, 3\\]"),
     "a box of texts": (changed("annotations/0/bbox", [1, 2, "3", 4]), "annotation 1: 'bbox' is"),
-    "a box of no size": (
-        changed("annotations/0/bbox", [1, 1, 0, 2]),
-        "annotation 1: .* has no size",
+    "a box of a negative size": (
+        changed("annotations/0/bbox", [3, 1, -1, 2]),
+        "annotation 1: .* has a negative size",
     ),
     "a box outside": (
         changed("annotations/0/bbox", [1, 1, 9, 2]),
@@ -216,6 +216,16 @@ def test_broken_coco_annotations_are_refused(coco, tmp_path, broken, message):
     broken(coco)
     with pytest.raises(DatasetError, match=message):
         read_coco(write(tmp_path / "x.json", coco))
+
+
+@pytest.mark.parametrize("box", [[1, 1, 0, 2], [1, 1, 3, 0], [0, 0, 0, 0]])
+def test_boxes_of_no_size_are_left_out_and_counted(coco, tmp_path, box):
+    whole = read_coco(write(tmp_path / "x.json", coco))
+    coco["annotations"][0]["bbox"] = box
+    found = read_coco(write(tmp_path / "y.json", coco))
+    assert (whole.sizeless, found.sizeless) == (0, 1)
+    assert [len(there) for there in found.things] == [0, 1]
+    assert found.subset([0]).sizeless == 1
 
 
 def test_many_missing_pictures_are_counted_and_not_all_named(coco, tmp_path):
@@ -380,7 +390,6 @@ def test_captions_belong_to_their_picture(tmp_path, name, content):
         ("a.jpg one", "caption 1 is 'a.jpg one'; valid: a picture's path, a tab"),
         ("a.jpg\tone\nb.jpg\t \n", "caption 2 is 'b.jpg'"),
         ("a.jpg\tone\nc.jpg\ttwo", "1 of its pictures are missing: .*c.jpg"),
-        ("a.jpg\tone\na.jpg\tone", "a caption of the same picture twice"),
     ],
 )
 def test_broken_lines_of_captions_are_refused(tmp_path, content, message):
@@ -471,6 +480,21 @@ def test_parts_keep_what_belongs_together(vqa, pictures, folder, tmp_path):
     assert (captions.captions, captions.owners) == (("two", "too"), (0, 0))
     classes = read_imagenet(folder).subset([2])
     assert (classes.truth, classes.labels) == ((1,), ("dog", "red cat"))
+
+
+def test_a_caption_may_be_there_twice(pictures, tmp_path):
+    found = read_captions(write(tmp_path / "x.tsv", "a.jpg\tone\nb.jpg\ttwo\na.jpg\tone"))
+    assert found.captions == ("one", "two", "one")
+    assert found.owners == (0, 1, 0)
+
+
+def test_a_picture_that_was_changed_is_noticed(coco, tmp_path):
+    whole = read_coco(write(tmp_path / "x.json", coco))
+    before = datasets.state(whole)
+    assert before == datasets.state(whole)
+    paint(whole.pictures[0], (5, 5))
+    assert datasets.state(whole) != before
+    assert datasets.facts(whole, 2) == datasets.facts(whole, 2)
 
 
 def test_facts_tell_one_dataset_from_another(coco, tmp_path):

@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vlrt import demo
 from vlrt.errors import BenchmarkError, ImageError, OptionError
 from vlrt_benchmarks import cold_start, cold_starts, environments, footprint, request
-from vlrt_benchmarks.contender import Contender, difference, enter
+from vlrt_benchmarks.contender import Contender, box_differences, difference, enter
 from vlrt_benchmarks.journal import Journal
 from vlrt_benchmarks.subject import Subject
 
@@ -32,7 +33,8 @@ def found(*scores, names="abcdef", box=None):
         ([], [], 0),
         (found(0.9), found(0.9), 0),
         (found(0.85, 0.15), found(0.9, 0.1), 0.05),
-        (found(0.5, 0.45, names="ba"), found(0.5, 0.48, names="ab"), 0.03),  # which is chance
+        (found(0.5, 0.45, names="ba"), found(0.5, 0.48, names="ab"), 0.05),
+        (found(0.9, 0.9, names="ab"), found(0.9, 0.9, names="ba"), 0),
         (found(0.9, box=[0, 0, 0.5, 0.52]), found(0.9, box=[0, 0, 0.5, 0.5]), 0.02),
     ],
 )
@@ -47,13 +49,81 @@ def test_how_far_results_are_apart(ours, base, apart):
         (found(0.9), "1 results are not the 2"),
         (found(0.7, 0.1, box=[0, 0, 1, 1]), "differ by 0.2"),
         (found(float("nan"), 0.1, box=[0, 0, 1, 1]), "differ by nan"),
-        (found(0.9, 0.1, names="ba", box=[0, 0, 1, 1]), "the best is .*'b'"),
+        (found(0.9, 0.1, names="ba", box=[0, 0, 1, 1]), "differ by 0.8"),
+        (found(0.9, 0.1, names="ac", box=[0, 0, 1, 1]), r"names are \['a', 'c'\]"),
         (found(0.9, 0.1, box=[0, 0, 1, 0.8]), "differ by 0.2"),
     ],
 )
 def test_other_results_are_an_error(ours, message):
     with pytest.raises(BenchmarkError, match=message):
         difference(ours, found(0.9, 0.1, box=[0, 0, 1, 1]), tolerance=0.1)
+
+
+def objects(*rows):
+    """Name, score and left side of each; a result of ten at the most."""
+    return [{"name": n, "score": s, "box": [x, 0, x + 0.1, 0.1]} for n, s, x in rows]
+
+
+FILL = [("c", 0.01, 0.5)] * 8  # with two others, a result that is cut off
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "apart", "boxes"),
+    [
+        ([], [], 0, 0),
+        # Which of two is first is chance; each name has its own box.
+        ([("b", 0.8, 0.3), ("a", 0.78, 0)], [("a", 0.8, 0), ("b", 0.78, 0.3)], 0.02, 2),
+        ([("a", 0.8, 0.3), ("a", 0.78, 0)], [("a", 0.8, 0), ("a", 0.78, 0.34)], 0.04, 1),
+        # Of what lies beyond the end nothing is known.
+        ([("a", 0.9, 0), ("b", 0.02, 0), *FILL], [("a", 0.9, 0.05), ("d", 0.02, 0), *FILL], 0.05,
+         1),
+        ([("a", 0.1, 0), ("b", 0.1, 0), *FILL], [("a", 0.1, 0.5), ("b", 0.1, 0.5), *FILL], 0, 0),
+    ],
+)  # fmt: skip
+def test_objects_are_compared_by_name(ours, base, apart, boxes):
+    found = objects(*ours), objects(*base)
+    assert difference(*found, tolerance=0.1) == pytest.approx(apart)
+    assert len(box_differences(*found, tolerance=0.1)) == boxes
+
+
+@pytest.mark.parametrize(
+    ("ours", "apart"),
+    [
+        ([("b", 0.9, 0), ("a", 0.7, 0.3), *FILL], "0.3000"),  # names swapped
+        ([("a", 0.9, 0), ("a", 0.7, 0.3), *FILL], "0.6900"),  # a name that is not there
+        ([("a", 0.9, 0), ("b", 0.7, 0.6), *FILL], "0.3000"),  # the second object elsewhere
+    ],
+)
+def test_objects_under_other_names_or_elsewhere_are_an_error(ours, apart):
+    base = objects(("a", 0.9, 0), ("b", 0.7, 0.3), *FILL)
+    assert difference(base, base, tolerance=0.1) == 0
+    with pytest.raises(BenchmarkError, match=f"differ by {apart}"):
+        difference(objects(*ours), base, tolerance=0.1)
+
+
+@pytest.mark.torch
+def test_a_turned_picture_with_alpha_is_the_same_to_both(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    drawn = argparse.Namespace(picture=None, labels=request.LABELS, question=request.QUESTION)
+    scene = Image.open(request.request(drawn, tmp_path).picture)
+    clear = Image.new("L", scene.size, 255)
+    clear.paste(0, (0, 0, scene.width // 2, scene.height))  # white to who sees alpha
+    scene.putalpha(clear)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    scene.save(tmp_path / "turned.png", exif=turned)
+    job = {"picture": str(tmp_path / "turned.png"), "labels": list(request.LABELS),
+           "family": "clip", "threads": torch.get_num_threads(), "precision": "int8"}  # fmt: skip
+    theirs = job | {"model": str(CHECKPOINTS / "clip-shapes")}
+    base = cold_start.load_torch(theirs, lambda _: None)()
+    ours = cold_start.load_vlrt(job | {"model": str(demo.bundle("clip"))}, lambda _: None)()
+    assert difference(ours, base, tolerance=0.1) > 0
+    Image.open(job["picture"]).convert("RGB").save(tmp_path / "other.png")
+    other = cold_start.load_torch(theirs | {"picture": str(tmp_path / "other.png")}, print)()
+    with pytest.raises(BenchmarkError, match="differ by"):
+        difference(other, base, tolerance=1e-3)
 
 
 @pytest.mark.torch
@@ -256,6 +326,35 @@ def test_wrong_options_are_named(arguments, error, message):
     given = options(*arguments)
     with pytest.raises(error, match=message):
         footprint.run(given)
+
+
+def test_variants_are_those_of_auto_and_a_note_says_so():
+    found = request.subject_of(options("--precision", "auto"), "fp32")
+    assert found.precisions == ("int8",)
+    assert found.notes[-1] == "Variants: int8 is what precision auto takes here."
+    assert request.subject_of(options("--precision", "int8")).notes == ()
+
+
+def test_environments_need_a_checkout_before_anything_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    given = options("--environments")
+    with pytest.raises(BenchmarkError, match="is no checkout of vlrt"):
+        footprint.run(given)
+
+
+def test_a_run_of_other_versions_does_not_go_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(footprint, "take_turns", cut_off)
+    given = options("--against", "-o", str(tmp_path / "footprint.json"))
+    with pytest.raises(KeyboardInterrupt):
+        footprint.run(given)
+    monkeypatch.setattr(footprint, "identity", lambda: {"versions": {"onnxruntime": "0"}})
+    with pytest.raises(BenchmarkError, match=r"another plan.*versions was"):
+        footprint.run(given)
+
+
+def cut_off(contenders, job, rounds, journal):
+    journal.keep("round 0: vlrt-int8", dict)
+    raise KeyboardInterrupt
 
 
 def test_a_system_without_proc_is_told(monkeypatch, tmp_path):

@@ -13,8 +13,9 @@ pytest.importorskip("psutil", reason="the benchmarks need the extra bench")
 pytest.importorskip("scipy", reason="the benchmarks need the extra bench")
 
 import vlrt
-from vlrt_benchmarks import latency, latency_options, peers, report, turns
+from vlrt_benchmarks import latency, latency_options, latency_rows, peers, report, turns
 from vlrt_benchmarks.__main__ import main, parser
+from vlrt_benchmarks.journal import Journal
 from vlrt_benchmarks.peers import Entry, engines
 from vlrt_benchmarks.plan import drawn_pictures
 from vlrt_benchmarks.request import LABELS
@@ -236,9 +237,11 @@ def test_a_run_that_is_cut_off_goes_on_where_it_was(monkeypatch, capfd):
     assert "the same command goes on from here" in capfd.readouterr().err
     lines = Path("found.partial").read_text().splitlines()
     kept = {line["key"]: line["value"] for line in map(json.loads, lines[1:])}
-    assert sum("round" in key for key in kept) == 3
+    assert sum(", round" in key for key in kept) == 3
     monkeypatch.setattr(latency, "one_round", take)
-    assert bench("--against", *STAGES) == 0
+    # With the option that an error may have asked for: it is none of the plan's.
+    assert bench("--against", *STAGES, "--allow-mismatch") == 0
+    assert result()["settings"]["allow_mismatch"] is True
     for row in result()["body"]["rows"]:
         first = kept[f"batch 1, {row['stage']}, round 1"]["samples"]
         assert {name: rounds[0] for name, rounds in row["samples"].items()} == first
@@ -263,6 +266,55 @@ def test_another_plan_does_not_go_on_with_it(monkeypatch, capfd):
         bench("--against", *STAGES)
     assert bench("--against", *STAGES, "--turn", "0.02") == 1
     assert "--fresh" in capfd.readouterr().err
+    versions = latency.machine.versions() | {"onnxruntime": "0.1"}
+    monkeypatch.setattr(latency.machine, "versions", lambda: versions)
+    assert bench("--against", *STAGES) == 1
+    assert "versions was" in capfd.readouterr().err
+
+
+def test_conditions_are_asked_before_anything_is_made(monkeypatch):
+    def asked(threads):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(latency.machine, "conditions", asked)
+    monkeypatch.setattr(latency, "resolve", None)
+    assert bench("--against") == 130
+
+
+@pytest.mark.parametrize(
+    ("family", "batches", "engine", "said"),
+    [
+        ("vilt", ("1", "2"), "pipeline", True),
+        ("vilt", ("1",), "pipeline", False),
+        ("vilt", ("1", "2"), "torch", False),
+        ("clip", ("1", "2"), "pipeline", False),
+    ],
+)
+def test_that_the_pipeline_takes_one_after_the_other_is_noted(
+    tmp_path, family, batches, engine, said
+):
+    options = parser().parse_args(["latency", "MODEL", *QUICK, "--batch", *batches])
+    task = "visual-question-answering" if family == "vilt" else "x"
+    subject = Subject(family, family, task, BUNDLES / family, None, False, ("fp32",))
+    plan = latency.make_plan(options, subject)
+    with Journal(tmp_path / "found.partial", {}) as journal:
+        for batch in plan.batches:
+            journal.keep(latency_rows.agreement_key(batch), list)
+            journal.keep(latency_rows.empty_key(batch), bool)
+            for number in range(plan.rounds):
+                journal.keep(latency_rows.load_key(batch, number), float)
+        contenders = [Entry(f"{engine}-fp32", engine, "fp32", ("end to end",))]
+        idle = {"load_average": [0], "cores": 2}
+        told = latency_rows.notes(journal, plan, subject, contenders, idle)
+    assert any("one picture with its question after the other" in one for one in told) is said
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.5, False), (2.0, False), (2.01, True)])
+def test_a_load_that_is_not_the_contenders_is_noted(monkeypatch, load, said):
+    loads = iter([0.1, load, 0.1])
+    monkeypatch.setattr(latency, "_load", lambda: next(loads))
+    assert bench("--against", "--stages", "post-process") == 0
+    assert any("something else was at work" in note for note in result()["notes"]) is said
 
 
 def test_pictures_of_the_user_are_taken(tmp_path):

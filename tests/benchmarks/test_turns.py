@@ -81,6 +81,17 @@ def test_times_that_never_settle_end_and_are_said_to_be_unstable(monkeypatch):
     assert told["warm_up_s"] >= 200
 
 
+@pytest.mark.parametrize(
+    ("seconds", "runs", "stable"),
+    [((2.0, 2.0, 2.0), 3, True), ((9.0, 4.0, 2.0), 3, False), ((0.9,) * 7, 7, True)],
+)
+def test_slow_runs_are_compared_whatever_the_limit_and_no_more_than_needed(
+    monkeypatch, seconds, runs, stable
+):
+    told = worker.warm_up(Clock(monkeypatch, *seconds).run, limit_s=1)
+    assert (told["runs"], told["stable"]) == (runs, stable)
+
+
 # --- processes ------------------------------------------------------------------------------------
 
 
@@ -142,6 +153,21 @@ def test_a_contender_that_dies_in_its_turn_is_an_error_with_its_last_words(tmp_p
             process.turn(WHOLE, 0.001)
 
 
+def test_a_contender_that_dies_between_turns_is_named(tmp_path):
+    own = fake_engine.entry()
+    with (
+        pytest.raises(BenchmarkError, match=f"fake-fp32 ended with exit code -9 while .*{STAGE}"),
+        waiting(own, [STAGE], job(), tmp_path) as process,
+    ):
+        die_and_turn(process)
+
+
+def die_and_turn(process):
+    process.running.kill()
+    process.running.wait()
+    process.turn(STAGE, 0.001)
+
+
 def test_what_waits_is_ended_when_anything_fails(tmp_path):
     own = fake_engine.entry()
     with pytest.raises(KeyboardInterrupt), waiting(own, [STAGE], job(), tmp_path) as process:
@@ -165,10 +191,10 @@ class Player:
 
 @pytest.mark.parametrize(
     ("number", "order"),
-    [(0, ["a", "b", "c", "a"]), (1, ["b", "c", "a", "a"]), (2, ["c", "a", "b", "a"]),
+    [(0, ["a", "b", "c", "a"]), (1, ["a", "b", "c", "a"]), (2, ["c", "a", "b", "a"]),
      (3, ["a", "b", "c", "a"])],
 )  # fmt: skip
-def test_each_round_begins_with_another_and_ends_with_the_sentinel(number, order):
+def test_each_round_has_another_order_and_the_sentinel_twice_with_others_between(number, order):
     played = []
     processes = {name: Player(name, [STAGE], played) for name in "abc"}
     found = one_round(processes, STAGE, 0.5, number, "a")

@@ -1,0 +1,1 @@
+"""Studies behind single decisions of vlrt's: `python -m benchmarks.studies.attention`."""
