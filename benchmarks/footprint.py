@@ -234,7 +234,7 @@ def _notes(made: Mapping[str, Any]) -> list[str]:
     if made["environments"] is not None:
         notes.append(f"Of installed environments {' and '.join(NOT_COUNTED)} are not counted.")
     notes += [
-        f"Scores of each name, and {one['boxes']} boxes that could be compared, of {name} are at "
+        f"Scores of each name, and boxes that could be compared ({one['boxes']}), of {name} are at "
         f"most {one['difference']:.2g} from those of {made['base']}; allowed are "
         f"{one['allowed']:g}."
         for name, one in made["agreement"].items()
