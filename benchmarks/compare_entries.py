@@ -34,7 +34,7 @@ def _of_accuracy(body: Mapping[str, Any]) -> _Entries:
         whole, measure = row["group"] == "all", row["measure"]
         items = body.get("items", {}).get(row["contender"], {}).get(measure) if paired else None
         shared = body.get("pictures", {}).get(measure)
-        if not whole:  # a result of before says which items a group has not
+        if not whole:  # older results do not say which items a group has
             positions = body.get("positions", {}).get(row["group"])
             items, shared = (_at(of_all, positions) for of_all in (items, shared))
         yield (
@@ -70,8 +70,8 @@ def _of_load(body: Mapping[str, Any]) -> _Entries:
         for what in ("capacity", "knee"):
             value = found[f"{what}_per_s"]
             if value is not None:
-                found_rate = {"value": value, "unit": "a second", "rounds": []}
-                yield (what, name), {**found_rate, "more_is_better": True}
+                rate = {"value": value, "unit": "a second", "rounds": [], "more_is_better": True}
+                yield (what, name), rate
         for one in found["closed"]:
             taken = one["latencies_s"]
             size = math.ceil(len(taken) / _BLOCKS) or 1

@@ -71,7 +71,7 @@ def normalise(answer: str) -> str:
     it; digits for the numbers up to ten; no articles; contractions with their apostrophe; single
     spaces.
     """
-    text = _PERIOD.sub("", _without_marks(answer.lower()))
+    text = _PERIOD.sub("", _without_marks(" ".join(answer.lower().split())))
     words = (_DIGITS.get(word, word) for word in text.split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 

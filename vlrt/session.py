@@ -204,6 +204,9 @@ def session_options(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    # When a run ends, its threads stop: they would take a core from what comes next, such as
+    # another graph of the same model, or the decoding of the next picture.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if exact_products:
         # Weights beyond 7 bits become uint8, whose kernels add in 32 bits; in MatMulInteger,
         # MatMulIntegerToFloat and DynamicQuantizeMatMul alike.

@@ -84,8 +84,9 @@ def tables(document: dict[str, Any]) -> list[Table]:
         return []
     header = ["contender", "measure", "of", "points [95 %]", f"less {_base(body)} [95 %]",
               "within a point"]  # fmt: skip
+    drawn = "pictures" if "pictures" in body else "items"  # as older results have them
     note = (
-        "Points out of 100. Intervals are bootstraps over pictures, of differences over pairs of "
+        f"Points out of 100. Intervals are bootstraps over {drawn}, of differences over pairs of "
         "answers."
     )
     return [Table("Accuracy", header, rows, f"{note} {_counted_on(body)}".strip())]

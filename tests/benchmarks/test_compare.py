@@ -15,6 +15,7 @@ from sample_documents import (
     load,
     small_latency,
     tune,
+    with_another_base,
 )
 
 from vlrt.errors import OptionError
@@ -130,7 +131,9 @@ def test_accuracy_is_compared_item_by_item_where_the_items_are_the_same():
     assert row["change"]["paired"]
     assert row["change"]["verdict"] == "lower"
     assert row["change"]["value"] == pytest.approx(-0.1)
-    after["body"]["dataset"]["source"] = "another"
+    after["body"]["dataset"]["source"] = "another"  # the same pictures elsewhere
+    assert compare(before, after)["body"]["rows"] == paired["body"]["rows"]
+    after["body"]["dataset"]["sha256"] = "4" * 64
     apart = compare(before, after)
     row = next(r for r in apart["body"]["rows"] if (r["work"], r["contender"]) == ("top-1", name))
     assert not row["change"]["paired"]
@@ -138,6 +141,103 @@ def test_accuracy_is_compared_item_by_item_where_the_items_are_the_same():
     assert {"what": "dataset, source", "a": "drawn scenes", "b": "another"} in apart["body"][
         "differs"
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "whole", "group"),
+    [
+        (lambda body: None, True, True),
+        (lambda body: body.pop("positions"), True, False),  # a result of before
+        (lambda body: body["dataset"].pop("sha256"), False, False),
+        (lambda body: body["dataset"].update(format="coco"), False, False),
+    ],
+)
+def test_groups_are_paired_by_their_items(change, whole, group):
+    made = accuracy()
+    change(made["body"])
+    rows = {(r["work"], r["contender"]): r for r in compare(made, made)["body"]["rows"]}
+    assert rows["top-1", "vlrt-int8"]["change"]["paired"] is whole
+    assert rows["top-1 of never seen", "vlrt-int8"]["change"]["paired"] is group
+
+
+def test_items_of_one_picture_are_compared_together():
+    before, after = accuracy(items=40), accuracy(items=40)
+    items = after["body"]["items"]["vlrt-int8"]
+    items["top-1"] = [1 - one for one in items["top-1"][:8]] + items["top-1"][8:]
+    shared = {"top-1": [i // 8 for i in range(40)]}
+
+    def width(pictures):
+        for one in (before, after):
+            one["body"]["pictures"] = pictures
+        rows = compare(before, after)["body"]["rows"]
+        (row,) = (r for r in rows if (r["work"], r["contender"]) == ("top-1", "vlrt-int8"))
+        return row["change"]["high"] - row["change"]["low"]
+
+    assert width({}) != width(shared)
+
+
+def test_rates_are_better_where_they_are_more():
+    before, after = load(), load()
+    for found in after["body"]["contenders"].values():
+        for key in ("capacity_per_s", "knee_per_s"):
+            found[key] *= 2
+    found = compare(before, after)
+    rates = [row for row in found["body"]["rows"] if row["work"] in ("capacity", "knee")]
+    assert [row["change"]["value"] for row in rates] == [2] * 4
+    assert all(row["more_is_better"] for row in rates)
+    assert "of rates B's over A's" in markdown(found)
+    assert "of rates" not in markdown(compare(tune(), tune()))
+
+
+@pytest.mark.parametrize(("by", "word"), [(1.03, "no change beyond noise"), (1.2, "slower")])
+def test_what_is_within_the_floor_is_no_change_where_no_noise_is_known(by, word):
+    before, after = tune(), tune()
+    for made, seconds in ((before, 1.0), (after, by)):  # no spread: the floor alone decides
+        for one in made["body"]["candidates"]:
+            one["samples"] = [[seconds] * 3] * 4
+    found = compare(before, after)
+    assert {row["change"]["verdict"] for row in found["body"]["rows"]} == {word}
+    assert found["body"]["floor"] == 0.05
+    assert "less than 5% counts as none" in markdown(found)
+    assert compare(small_latency(), small_latency())["body"]["floor"] is None
+
+
+def test_a_busier_machine_cancels_in_footprints_but_not_in_bytes():
+    before, after = footprint(), footprint()
+    for row in after["body"]["rows"]:
+        if row["unit"] != "MB":
+            row["samples"] = {n: [2 * x for x in one] for n, one in row["samples"].items()}
+            row["medians"] = {n: 2 * one for n, one in row["medians"].items()}
+    found = compare(before, after)
+    assert found["body"]["base"] == "transformers"
+    ours = [row for row in found["body"]["rows"] if row["contender"] == "vlrt-int8"]
+    for row in ours:
+        exact = row["unit"] == "MB"
+        assert row["change"]["verdict"] == ("no change beyond noise" if exact else "more")
+        assert (row["normalised"] is None) == exact
+        if row["normalised"]:
+            assert row["normalised"]["value"] == pytest.approx(1)
+            assert row["normalised"]["verdict"] == "no change beyond noise"
+    assert "as far as that can be" in view_of("compare").headline(found)
+    # Half as much, where the base stays: less, and by as much.
+    halved = footprint()
+    for row in halved["body"]["rows"]:
+        for key in ("value", "low", "high"):
+            row["ratio"]["vlrt-int8"][key] /= 2
+    rows = compare(footprint(), halved)["body"]["rows"]
+    normalised = [
+        r["normalised"] for r in rows if r["contender"] == "vlrt-int8" and r["normalised"]
+    ]
+    assert {round(one["value"], 9) for one in normalised} == {2}
+    assert {one["verdict"] for one in normalised} == {"less"}
+
+
+def test_a_ratio_to_another_base_normalises_nothing():
+    made = with_another_base()
+    rows = compare(made, made)["body"]["rows"]
+    found = {r["work"]: r["normalised"] for r in rows if r["contender"] == "vlrt-int8"}
+    assert found["preprocess, batch 1"] is None
+    assert found["decode, batch 1"] is not None
 
 
 def test_sizes_are_less_or_more_even_where_they_are_exact():

@@ -6,7 +6,18 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from sample_documents import MAKERS, accuracy, around, footprint, latency, read_back, small_latency
+from sample_documents import (
+    MAKERS,
+    accuracy,
+    around,
+    footprint,
+    latency,
+    load,
+    read_back,
+    small_latency,
+    tune,
+    with_another_base,
+)
 
 from vlrt.errors import OptionError
 from vlrt_benchmarks import document as documents
@@ -193,6 +204,88 @@ def test_an_option_that_nobody_has_by_default_is_not_in_the_headline():
     assert view_of("latency").headline(document).startswith("vlrt int8 answers")
 
 
+def test_ratios_to_another_base_stand_apart():
+    document = with_another_base()
+    view = view_of("latency")
+    first, second = (t for t in view.tables(document) if t.title.startswith("Times as fast as"))
+    assert (first.title, second.title) == (
+        "Times as fast as torch-fp32",
+        "Times as fast as vlrt-fp32",
+    )
+    assert "preprocess" not in {row[0] for row in first.rows}
+    assert [row[:2] for row in second.rows] == [["preprocess", "1"]]
+    assert second.note.startswith("torch-fp32 does not do these.")
+    titles = [figure.title for figure in view.figures(document)]
+    assert "Times as fast as torch-fp32, batch 1" in titles
+    assert "Times as fast as vlrt-fp32, batch 1" in titles
+    assert not any(one.value.startswith("77") for one in view.highlights(document))
+    whole = with_another_base("end to end")
+    assert "labels ready" in view.headline(whole)  # the first stage that the base has
+    assert "77" not in view.headline(whole)
+
+
+def test_a_result_of_before_has_one_base_and_no_classes():
+    document = latency()
+    for row in document["body"]["rows"]:
+        del row["base"], row["same_class"]
+    titles = [table.title for table in view_of("latency").tables(document)]
+    assert titles.count("Times as fast as torch-fp32") == 1
+    assert "Within one precision class" not in titles
+
+
+def test_variants_stand_beside_others_of_their_class():
+    tables = {table.title: table for table in view_of("latency").tables(latency())}
+    found = tables["Within one precision class"]
+    assert list(found.header) == ["stage", "batch", "variant", "to torch-fp32", "to openvino-int8"]
+    assert ["end to end", "1", "vlrt-int8", "-", "1.40 [1.34-1.46]"] in [
+        list(r) for r in found.rows
+    ]
+    assert ["decode", "1", "vlrt-fp32", "1.40 [1.34-1.46]", "-"] in [list(r) for r in found.rows]
+
+
+def test_the_headline_is_of_a_variant_that_surely_differs():
+    document = accuracy()
+    changes = {"vlrt-fp32": (-0.02, -0.05, 0.01), "vlrt-int8": (0.012, 0.004, 0.02)}
+    for row in document["body"]["rows"]:
+        if row["difference"]:
+            keys = ("value", "low", "high")
+            row["difference"] = dict(zip(keys, changes[row["contender"]], strict=True))
+    said = view_of("accuracy").headline(document)
+    assert said.startswith("vlrt int8 is 1.20 points above PyTorch fp32's")
+
+
+@pytest.mark.parametrize("end", [None, float("inf")])
+def test_too_few_items_say_nothing(end):
+    document = accuracy()
+    for row in document["body"]["rows"]:
+        if row["difference"]:
+            low = None if end is None else -end
+            row["difference"] = {"value": 0.0, "low": low, "high": end}
+    assert view_of("accuracy").headline(document).startswith("Too few items to say whether vlrt")
+
+
+def test_a_machine_too_noisy_for_a_knee_is_said():
+    document = load()
+    for one in document["body"]["contenders"].values():
+        one["knee_per_s"] = None
+    assert view_of("load").headline(document).startswith("No knee was found. ")
+    for one in document["body"]["contenders"].values():
+        one["too_noisy"] = True
+    view = view_of("load")
+    assert view.headline(document).startswith("This machine was too noisy for a knee. ")
+    assert {row[-1] for row in view.tables(document)[0].rows} == {"too noisy"}
+    assert "too noisy for a knee" in html(document)
+
+
+def test_a_candidate_has_one_name_everywhere():
+    document = tune()
+    headline = view_of("tune").headline(document)
+    assert headline.startswith("int8 with 2 threads on CPU is ")
+    for one in document["body"]["candidates"]:
+        del one["spinning"]
+    assert view_of("tune").headline(document) == headline
+
+
 def test_accuracy_says_whether_a_difference_is_chance():
     document = accuracy()
     assert "points below PyTorch fp32's" in view_of("accuracy").headline(document) or (
@@ -208,6 +301,25 @@ def test_results_together_show_what_none_shows_alone():
     titles = [figure.title for figure in joined_figures(joined())]
     assert titles == ["Speed against accuracy", "Throughput by threads, end to end"]
     assert joined_figures([small_latency(), footprint()]) == []
+
+
+def test_throughput_by_threads_is_of_one_place_and_one_work():
+    two, one, four = small_latency(), small_latency(threads=1), small_latency(threads=4)
+    four["conditions"]["machine"]["processor"] = "another"
+    assert joined_figures([two, four]) == []
+    elsewhere = small_latency(threads=8)
+    elsewhere["settings"]["device"] = "cuda"
+    (drawing,) = joined_figures([two, one, four, elsewhere])
+    assert "at threads 2" in drawing.alt
+    with pytest.raises(OptionError, match="several results of latency with 2 threads"):
+        joined_figures([two, one, small_latency(seed=4)])
+
+
+def test_speed_is_that_of_the_first_result_with_something_to_quote():
+    empty = {**small_latency(), "body": {}}
+    titles = [figure.title for figure in joined_figures([empty, small_latency(), accuracy()])]
+    assert titles == ["Speed against accuracy"]
+    assert joined_figures([empty, accuracy()]) == []
 
 
 @pytest.mark.parametrize("names", [[], ["a", "b"]])
