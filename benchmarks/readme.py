@@ -74,8 +74,8 @@ def towers(ours: str, theirs: Sequence[str]) -> Rows:
 def whole_way() -> Rows:
     """From files to results, one line a kind of work."""
     for title, name, batch, ours in (
-        ("CLIP, one picture", "clip-b32", 1, INT8),
-        ("CLIP, eight pictures", "clip-b32", 8, INT8),
+        ("CLIP, one picture", "clip-b32-whole", 1, INT8),
+        ("CLIP, eight pictures", "clip-b32-whole", 8, INT8),
         ("CLIP, 12 megapixels", "clip-b32-4000x3000", 1, INT8),
         ('CLIP, 12 megapixels, `decode="fast"`', "clip-b32-4000x3000", 1, FAST),
         ("OWL-ViT, one picture", "owlvit-b32", 1, INT8),

@@ -827,3 +827,11 @@ def test_a_large_batch_leaves_no_memory_behind(tmp_path):
 )
 def test_an_engine_with_threads_of_its_own_gets_as_many(name, options, expected):
     assert session._with_threads(name, options, 3) == expected
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_threads_stop_when_a_run_ends(spinning):
+    """Else those of one graph take a core from the next graph, or from the next picture."""
+    options = session.session_options(2, spinning=spinning, exact_products=False)
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spinning))

@@ -72,7 +72,8 @@ def load(
         offline: use only what the hub's cache already holds.
         threads: threads inside an operator; by default as many as tuning found best, if the
             precision is "auto" too, else all CPUs that this process may use.
-        spinning: let idle threads spin: faster single requests, at a neighbour's cost.
+        spinning: let threads that wait within a run spin: faster single requests, at a
+            neighbour's cost. Between runs none spins.
         decode: "exact", or "fast": JPEGs much larger than the model needs are decoded at 1/2, 1/4
             or 1/8 of their size. Faster, and no longer bit-exact.
         values: numbers that no graph holds, for foreign bundles that do not state them, such as

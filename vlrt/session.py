@@ -275,8 +275,8 @@ class Session:
         path: the graph.
         placement: where to run it.
         threads: threads inside one operator.
-        spinning: whether idle threads spin for a moment. On, they cost a neighbour its core while
-            they wait; off, a single small request takes longer.
+        spinning: whether threads that wait for each other within a run spin for a moment. On, they
+            take more of a neighbour's time; off, a single small request takes longer.
         exact_products: whether int8 products that would saturate are made from wider numbers. It
             is for processors where they would (`products_saturate`): on others ONNX Runtime obeys
             too, and takes longer for the same results.
