@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from vlrt.errors import VlrtError
+from vlrt.errors import ExtraMissingError, VlrtError
 
 # Each is a module with `add`, which adds its verbs.
 _MODULES = ("latency", "accuracy", "footprint", "load", "tune", "compare", "report", "scenes")
@@ -31,9 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if it was measured and written, 1 if not, with the reason on stderr; 130 if it was
         interrupted. Wrong usage exits with 2.
     """
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         return int(options.run(options))
+    except ModuleNotFoundError as error:
+        print(ExtraMissingError("vlrt bench", "bench", error.name or "?"), file=sys.stderr)
+        return 1
     except VlrtError as error:
         print(f"vlrt bench: {error}", file=sys.stderr)
         return 1

@@ -110,5 +110,16 @@ def test_every_verb_has_help(verb, capsys):
     assert "usage: vlrt bench" in capsys.readouterr().out
 
 
+def test_what_is_not_installed_is_named_with_its_extra(monkeypatch, capsys):
+    def absent():
+        raise ModuleNotFoundError("No module named 'psutil'", name="psutil")
+
+    monkeypatch.setattr(bench, "parser", absent)
+    assert bench.main([]) == 1
+    said = capsys.readouterr().err
+    assert "'psutil'" in said
+    assert 'pip install "vlrt[bench]"' in said
+
+
 def test_the_samples_are_results():
     assert json.loads(json.dumps(latency()))["kind"] == "latency"
