@@ -13,9 +13,9 @@ from typing import Any
 
 from vlrt.errors import BenchmarkError
 
+from .children import environment
 from .contender import Contender, Result, differences
 from .journal import Journal
-from .request import environment
 
 PROGRAM = Path(__file__).with_name("cold_start.py")
 # The `result` of a process, and what it took.

@@ -20,10 +20,8 @@ import numpy as np
 from vlrt.errors import BenchmarkError
 from vlrt.files import file_sha256, whole_file
 
+from .children import OFFLINE, last_words
 from .peers import Arrays
-
-_LAST_LINES = 30
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def kept(out: Path, stamp: Mapping[str, Any], make: Callable[[], None]) -> Path:
@@ -55,14 +53,15 @@ def run(command: Sequence[str], what: str) -> None:
     Raises:
         BenchmarkError: it failed; the message holds the last that it said.
     """
-    env = {**os.environ, **_OFFLINE}
+    env = {**os.environ, **OFFLINE}
     with tempfile.TemporaryDirectory(prefix="vlrt-bench-") as empty:  # where imports look first
         done = subprocess.run(
             list(command), check=False, capture_output=True, text=True, cwd=empty, env=env
         )
     if done.returncode:
-        said = "\n".join(done.stderr.splitlines()[-_LAST_LINES:])
-        raise BenchmarkError(f"{what} cannot be made; exit code {done.returncode}:\n{said}")
+        raise BenchmarkError(
+            f"{what} cannot be made; exit code {done.returncode}:\n{last_words(done.stderr)}"
+        )
 
 
 @cache

@@ -13,12 +13,8 @@ from typing import IO, Any
 
 from vlrt.errors import BenchmarkError
 
+from .children import PAUSE_S, environment, last_words
 from .load_loops import Step
-from .request import environment
-
-# After a step, threads spin for a moment longer: the next contender must not pay for that.
-PAUSE_S = 0.2
-_LAST_LINES = 30
 
 
 @dataclass
@@ -62,7 +58,7 @@ class Process:
         if not line:
             code = self.running.wait()
             self.errors.seek(0)
-            said = "\n".join(self.errors.read().splitlines()[-_LAST_LINES:])
+            said = last_words(self.errors.read())
             raise BenchmarkError(f"{self.name} ended with exit code {code}:\n{said}")
         return json.loads(line)
 

@@ -4,6 +4,7 @@ As vlrt does, a call encodes its labels once and not again with every batch, whi
 a user of transformers can do with its public parts.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ _TEXTS = 256  # in one run of a text tower; 1000 labels in 80 templates each are
 PROCESSORS = {"clip": "CLIP", "owlvit": "OwlViT", "owlv2": "Owlv2", "vilt": "Vilt"}
 
 
-class Reference:
+class Reference(ABC):
     """What the families share: a model, its image processor and its tokenizer.
 
     Args:
@@ -57,8 +58,9 @@ class Reference:
         self.image_processor = self.image_processor.from_pretrained(checkpoint)
         self._name = f"{checkpoint} in PyTorch, {dtype}"
 
+    @abstractmethod
     def _class_name(self, config: dict[str, Any]) -> str:
-        raise NotImplementedError
+        """Transformers' class of such a model."""
 
     def read(self, images: Sequence[Any]) -> list[Any]:
         """Pictures, given as paths or as PIL images, decoded to RGB.

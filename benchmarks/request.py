@@ -20,8 +20,6 @@ METHODS = {
     "zero-shot-object-detection": "detect",
     "visual-question-answering": "ask",
 }
-# Whatever an engine makes its threads with.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,3 @@ def subject_of(options: argparse.Namespace, *also: str) -> Subject:
     beside = [p for p in kept if p != taken]
     note += f"; and {', '.join(beside)}." if beside else "."
     return replace(found, precisions=kept, notes=(*found.notes, note))
-
-
-def environment(threads: int) -> dict[str, str]:
-    """What a contender's process must find in its environment: no hub, and so many threads."""
-    return {
-        **dict.fromkeys(_THREADS, str(threads)),
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }

@@ -16,15 +16,10 @@ import numpy as np
 
 from vlrt.errors import BenchmarkError
 
+from .children import PAUSE_S, environment, last_words
 from .peers import Arrays, Entry
 
 PROGRAM = Path(__file__).with_name("worker.py")
-# After a turn, threads spin for a moment longer: the next contender must not pay for that.
-PAUSE_S = 0.2
-_LAST_LINES = 30
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-# Whatever an engine makes its threads with.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 @dataclass
@@ -75,7 +70,7 @@ class Process:
         if not line:
             code = self.running.wait()
             self.errors.seek(0)
-            said = "\n".join(self.errors.read().splitlines()[-_LAST_LINES:])
+            said = last_words(self.errors.read())
             raise BenchmarkError(
                 f"{self.entry.name} ended with exit code {code} while {doing}:\n{said}"
             )
@@ -100,7 +95,7 @@ def waiting(
     told = {**job, "module": entry.module, "stages": list(stages), "outputs": str(folder)}
     path = folder / "job.json"
     path.write_text(json.dumps(told))
-    env = {**os.environ, **_OFFLINE, **dict.fromkeys(_THREADS, str(job["threads"]))}
+    env = {**os.environ, **environment(job["threads"])}
     with tempfile.TemporaryFile("w+") as errors:
         running = subprocess.Popen(
             [entry.python, str(PROGRAM), str(path)],
