@@ -17,6 +17,13 @@ VlrtError
 ├── ExtraMissingError (ImportError)      a command needs an extra that is not installed
 ├── ExportError (ValueError)             a checkpoint that cannot become a bundle
 │   └── GateError                        a variant that is not exact enough to be written
+├── RequestError (ValueError)            a request to the server that cannot be understood
+│   ├── LimitError                       one beyond a limit of the server
+│   └── NotServedError (LookupError)     a model or a task that the server does not have
+├── AccessError (PermissionError)        a key that is missing or wrong
+│   └── AddressError                     an address that the server may not fetch from
+├── OverloadError (RuntimeError)         more work than the server takes on
+│   └── DeadlineError (TimeoutError)     work that was not done in time
 ├── DatasetError (ValueError)            files to count accuracy on that cannot be used as they are
 └── BenchmarkError (RuntimeError)        a comparison that cannot be made, or one of it that failed
 ```
@@ -100,6 +107,43 @@ class ExportError(VlrtError, ValueError):
 
 class GateError(ExportError):
     """A variant that is not exact enough to be written."""
+
+
+class RequestError(VlrtError, ValueError):
+    """A request to the server that cannot be understood."""
+
+
+class LimitError(RequestError):
+    """A request beyond a limit of the server."""
+
+
+class NotServedError(RequestError, LookupError):
+    """A model or a task that the server does not have."""
+
+
+class AccessError(VlrtError, PermissionError):
+    """A request without a valid key."""
+
+
+class AddressError(AccessError):
+    """An address that the server may not fetch from."""
+
+
+class OverloadError(VlrtError, RuntimeError):
+    """More work than the server takes on.
+
+    Args:
+        message: what is full.
+        retry_after: seconds after which there is likely to be room.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineError(OverloadError, TimeoutError):
+    """Work for the server that was not done in time."""
 
 
 class DatasetError(VlrtError, ValueError):

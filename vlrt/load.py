@@ -3,7 +3,7 @@
 import importlib
 import os
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from vlrt.image import DECODE
 from vlrt.session import (
     Placement,
     Provider,
+    Runner,
     Session,
     engine,
     int8_kernels,
@@ -54,6 +55,7 @@ def load(
     spinning: bool = True,
     decode: str = "exact",
     values: dict[str, float] | None = None,
+    wrap: Callable[[str, Session], Runner] | None = None,
 ) -> Any:
     """Load a bundle.
 
@@ -78,6 +80,8 @@ def load(
             or 1/8 of their size. Faster, and no longer bit-exact.
         values: numbers that no graph holds, for foreign bundles that do not state them, such as
             `{"logit_scale": 100.0}`. They win over those of the bundle.
+        wrap: given a component's name and its session, returns what the model runs instead, such as
+            one that runs the requests of several threads together (`vlrt.server`).
 
     Returns:
         The `Model` of the family that `config.json` names, such as `vlrt.families.clip.Model`.
@@ -102,8 +106,9 @@ def load(
     plan = decide(bundle, components, placement, kernels, precision=precision, threads=threads)
     placement, choice = plan.placement, plan.choice
     paths = bundle.fetch(components, choice.precision, portable=choice.portable)
-    sessions = {
-        component: Session(
+    sessions: dict[str, Runner] = {}
+    for component, path in paths.items():
+        session = Session(
             path,
             placement,
             threads=plan.threads,
@@ -111,8 +116,7 @@ def load(
             exact_products=choice.exact_products,
             advice=_advice(bundle, components, choice.precision),
         )
-        for component, path in paths.items()
-    }
+        sessions[component] = session if wrap is None else wrap(component, session)
     info = {
         "family": bundle.config["model_type"],
         "task": family.task(bundle.config),

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,16 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
 Arrays = Mapping[str, NDArray[Any]]
 Provider = str | tuple[str, Mapping[str, Any]]
-_TYPES = {
+_TYPES: Mapping[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
+    **{
+        f"tensor({kind.__name__})": kind
+        for kind in (np.int8, np.int16, np.int32, np.int64)
+        + (np.uint8, np.uint16, np.uint32, np.uint64)
+    },
 }
 # Graphs of one operator; that they are what they are said to be, `tests/test_session.py` shows.
 # MatMulInteger: uint8 `a` [1, 4] by int8 [4, 1] of 127.
@@ -268,8 +273,24 @@ def start(placement: Placement) -> None:
         raise ProviderError(f"{placement} does not start: {error}") from error
 
 
+class Tensor(NamedTuple):
+    """What a graph says of an input or an output.
+
+    Attributes:
+        dtype: of its numbers; of an output in fp16 float32, as which it comes back.
+        shape: its axes, None where a graph leaves the size open.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+
 class Session:
     """One graph, loaded. Safe to run from several threads at once.
+
+    Attributes:
+        inputs, outputs: what the graph takes and gives, by name.
+        input_shapes: those of the inputs alone.
 
     Args:
         path: the graph.
@@ -320,11 +341,15 @@ class Session:
                     "which device='cpu' may"
                 )
             raise BundleError("\n".join(filter(None, (*said, advice)))) from error
-        self._types = {node.name: _TYPES.get(node.type) for node in self._session.get_inputs()}
-        self._outputs = [node.name for node in self._session.get_outputs()]
+        self.inputs = _tensors(self._session.get_inputs())
+        self.outputs = {
+            name: tensor._replace(dtype=np.dtype(np.float32))
+            if tensor.dtype == np.float16
+            else tensor
+            for name, tensor in _tensors(self._session.get_outputs()).items()
+        }
         self.input_shapes: Mapping[str, tuple[int | None, ...]] = {
-            node.name: tuple(size if isinstance(size, int) else None for size in node.shape)
-            for node in self._session.get_inputs()
+            name: tensor.shape for name, tensor in self.inputs.items()
         }
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -340,25 +365,36 @@ class Session:
         Raises:
             InferenceError: an input is missing, or ONNX Runtime refuses the arrays.
         """
-        missing = [name for name in self._types if name not in inputs]
+        missing = [name for name in self.inputs if name not in inputs]
         if missing:
             raise InferenceError(f"the graph needs {missing}; given: {sorted(inputs)}")
         feed = {
-            name: np.ascontiguousarray(inputs[name], dtype=kind)
-            for name, kind in self._types.items()
+            name: np.ascontiguousarray(inputs[name], dtype=tensor.dtype)
+            for name, tensor in self.inputs.items()
         }
         size = sum(array.nbytes for array in feed.values())
         with self._arena.run(size) as gives_back:
             options = _giving_back() if gives_back and self._keeps_memory else None
             try:
-                outputs = self._session.run(self._outputs, feed, options)
+                outputs = self._session.run(list(self.outputs), feed, options)
             except Exception as error:
                 shapes = {name: array.shape for name, array in feed.items()}
                 raise InferenceError(f"ONNX Runtime refused inputs of {shapes}: {error}") from error
         return {
             name: value.astype(np.float32) if value.dtype == np.float16 else value
-            for name, value in zip(self._outputs, outputs, strict=True)
+            for name, value in zip(self.outputs, outputs, strict=True)
         }
+
+
+def _tensors(nodes: Sequence[Any]) -> dict[str, Tensor]:
+    """What ONNX Runtime says of a graph's inputs or outputs, by name."""
+    return {
+        node.name: Tensor(
+            np.dtype(_TYPES.get(node.type, np.object_)),  # texts are objects, as in ONNX Runtime
+            tuple(size if isinstance(size, int) else None for size in node.shape),
+        )
+        for node in nodes
+    }
 
 
 def _giving_back() -> Any:
