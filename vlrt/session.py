@@ -30,11 +30,8 @@ _TYPES: Mapping[str, Any] = {
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
     "tensor(bool)": np.bool_,
-    **{
-        f"tensor({kind.__name__})": kind
-        for kind in (np.int8, np.int16, np.int32, np.int64)
-        + (np.uint8, np.uint16, np.uint32, np.uint64)
-    },
+    **{f"tensor(int{bits})": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"tensor(uint{bits})": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
 }
 # Graphs of one operator; that they are what they are said to be, `tests/test_session.py` shows.
 # MatMulInteger: uint8 `a` [1, 4] by int8 [4, 1] of 127.

@@ -108,7 +108,13 @@ def write_snapshot(root, source, changes):
     return model
 
 
-@pytest.fixture(scope="module", params=FULL_SIZE)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.huge if name.startswith("L/14") else ())
+        for name in FULL_SIZE
+    ],
+)
 def case(request, data, tmp_path_factory):
     changes, precisions, photographs = FULL_SIZE[request.param]
     root = tmp_path_factory.mktemp("full") / "snapshot"

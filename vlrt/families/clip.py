@@ -65,9 +65,14 @@ class Model:
         info: what `load` decided, for the reader.
         values: `logit_scale`, the factor itself and not its logarithm.
 
+    Attributes:
+        methods: what the model can be asked for.
+
     Raises:
         OptionError: a value that this family does not know.
     """
+
+    methods = ("classify", "encode_labels", "encode_images", "encode_texts")
 
     def __init__(
         self,

@@ -58,6 +58,9 @@ class Model(ByExample):
         sessions: a runner for each of `COMPONENTS`, or for the one of `FOREIGN_COMPONENTS`.
         info: what `load` decided, for the reader.
         values: empty; every number of these models is in their graphs.
+
+    Attributes:
+        methods: what the model can be asked for; with a graph of one piece, `detect` alone.
     """
 
     _image_processor = staticmethod(image_processor)
@@ -80,9 +83,11 @@ class Model(ByExample):
             texts = TextEncoder(bundle, self.tokenizer, sessions["text_model"])
             vision = sessions["vision_model"]
             self._graphs = Towers(bundle, vision, texts, self.processor, self.info)
+            self.methods: tuple[str, ...] = ("detect", "detect_like", "encode_labels")
         else:
             graph = sessions["model"]
             self._graphs = OneGraph(bundle.name, graph, self.tokenizer, self.processor, self.info)
+            self.methods = ("detect",)
         self._name = bundle.name
 
     @overload

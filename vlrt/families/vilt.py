@@ -61,6 +61,9 @@ class Model:
         info: what `load` decided, for the reader.
         values: empty; every number of these models is in their graphs.
 
+    Attributes:
+        methods: the one that the checkpoint serves.
+
     Raises:
         OptionError: there are values.
         BundleError: `config.json` does not say what the model is for, or lacks the words of its
@@ -81,6 +84,7 @@ class Model:
         self.processor = image_processor(bundle.preprocessor)
         self.tokenizer = open_tokenizer(bundle)
         self._name, self._task = bundle.name, task(bundle.config)
+        self.methods = (METHODS[self._task],)
         patch = bundle.config.need("patch_size")
         if not isinstance(patch, int) or patch < 1:
             raise BundleError(
@@ -327,11 +331,10 @@ class Model:
         return Answers(text, tuple(self.tokenizer.token(int(i)) for i in best), scores[best])
 
     def _need(self, method: str) -> None:
-        serving = METHODS[self._task]
-        if method != serving:
+        if method not in self.methods:
             raise OptionError(
                 f"{self._name} was trained for {self._task}, which {method} does not do; valid: "
-                f"{serving}"
+                f"{', '.join(self.methods)}"
             )
 
 
