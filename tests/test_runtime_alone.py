@@ -17,9 +17,11 @@ from vlrt import demo
 
 PACKAGE = Path(vlrt.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-ABSENT = ("torch", "torchvision", "transformers", "optimum", "onnx", "onnxscript", "safetensors",
-          "ml_dtypes", "scipy", "cv2", "matplotlib", "pandas", "sklearn", "vlrt_export",
-          "vlrt_benchmarks")  # fmt: skip
+SERVER = {"fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core", "annotated_types",
+          "prometheus_client", "python_multipart", "tomli"}  # fmt: skip
+ABSENT = (*sorted(SERVER), "torch", "torchvision", "transformers", "optimum", "onnx", "onnxscript",
+          "safetensors", "ml_dtypes", "scipy", "cv2", "matplotlib", "pandas", "sklearn",
+          "vlrt_export", "vlrt_benchmarks")  # fmt: skip
 
 RUN = """
 import pickle
@@ -92,6 +94,7 @@ for arguments, code in (
     (["info", root], 0),
     (["doctor"], 0),
     (["export", "somewhere", "-o", out + "/bundle"], 1),
+    (["serve", "--demo"], 1),
     (["classify", photo, "--labels", "a", "--model", out + "/nothing"], 1),
 ):
     said = io.StringIO()
@@ -100,6 +103,8 @@ for arguments, code in (
     assert found == code, (arguments, found, said.getvalue())
     if arguments[0] == "export":
         assert "vlrt[export]" in said.getvalue(), said.getvalue()
+    if arguments[0] == "serve":
+        assert "vlrt[server]" in said.getvalue(), said.getvalue()
 print("ran")
 """
 
@@ -167,6 +172,8 @@ def test_a_file_imports_only_what_the_runtime_may(name):
         allowed.add("huggingface_hub")
     if name == "jpeg.py":
         allowed.add("simplejpeg")  # where it is installed
+    if name.startswith("server/"):
+        allowed |= SERVER
     assert imports(name) <= allowed
 
 

@@ -63,6 +63,7 @@ def _abandon_stdout() -> None:
 _FORWARDED = {
     "export": ("vlrt_export.__main__", "export"),
     "bench": ("vlrt_benchmarks.__main__", "bench"),
+    "serve": ("vlrt.server.command", "server"),
 }
 
 
@@ -125,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     add_verb(verbs, "doctor", _doctor, "say what this machine can run, and what is missing")
     add_verb(verbs, "export", lambda _: 0, "turn a Hugging Face checkpoint into a bundle")
     add_verb(verbs, "bench", lambda _: 0, "measure speed, accuracy and footprint, and compare them")
+    add_verb(
+        verbs, "serve", lambda _: 0,
+        "answer over HTTP: REST, OpenAI embeddings, Open Inference Protocol, a page",
+    )  # fmt: skip
     return parser
 
 

@@ -19,6 +19,7 @@ VlrtError
 │   └── GateError                        a variant that is not exact enough to be written
 ├── RequestError (ValueError)            a request to the server that cannot be understood
 │   ├── LimitError                       one beyond a limit of the server
+│   ├── SlowBodyError (TimeoutError)     one that did not arrive in time
 │   └── NotServedError (LookupError)     a model or a task that the server does not have
 ├── AccessError (PermissionError)        a key that is missing or wrong
 │   └── AddressError                     an address that the server may not fetch from
@@ -115,6 +116,10 @@ class RequestError(VlrtError, ValueError):
 
 class LimitError(RequestError):
     """A request beyond a limit of the server."""
+
+
+class SlowBodyError(RequestError, TimeoutError):
+    """A request whose body did not arrive in time."""
 
 
 class NotServedError(RequestError, LookupError):

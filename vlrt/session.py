@@ -338,8 +338,8 @@ class Session:
                     "which device='cpu' may"
                 )
             raise BundleError("\n".join(filter(None, (*said, advice)))) from error
-        self.inputs = _tensors(self._session.get_inputs())
-        self.outputs = {
+        self.inputs: Mapping[str, Tensor] = _tensors(self._session.get_inputs())
+        self.outputs: Mapping[str, Tensor] = {
             name: tensor._replace(dtype=np.dtype(np.float32))
             if tensor.dtype == np.float16
             else tensor

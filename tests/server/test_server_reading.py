@@ -1,0 +1,222 @@
+"""From bodies to requests, without a server: JSON and forms end in the same, or in an error."""
+
+import json
+from contextlib import suppress
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the server extra")
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlrt.errors import LimitError, OptionError, RequestError, TextError
+from vlrt.server.fields import Address
+from vlrt.server.reading import Bounds, bounds_of, check_limits, parsed_form, parsed_json, told
+from vlrt.server.schemas import (
+    AskRequest,
+    ClassifyRequest,
+    DetectRequest,
+    EmbeddingsRequest,
+    MatchRequest,
+)
+from vlrt.server.settings import Settings
+
+REFUSALS = (LimitError, OptionError, RequestError, TextError)
+WIDE = Bounds(10**6, 10**7)
+SETTINGS = Settings(max_images=3, max_labels=20, max_prompts=40, max_text_chars=30)
+BOUNDARY = "a-boundary-of-the-tests"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+
+texts = st.text(min_size=1, max_size=12)
+some = st.lists(texts, min_size=1, max_size=4, unique=True)
+unit = st.floats(0, 1) | st.integers(0, 1)
+
+
+def form(fields):
+    """A form's body of (name, text) pairs."""
+    lines = []
+    for name, text in fields:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+        lines.append(head.encode() + text.encode() + b"\r\n")
+    return b"".join(lines) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def maybe(**fields):
+    """Requests with some of these fields."""
+    return st.fixed_dictionaries({"image": texts}, optional=fields)
+
+
+templates = st.lists(texts, min_size=1, max_size=3) | st.dictionaries(
+    texts, st.lists(texts, min_size=1, max_size=2), min_size=1, max_size=2
+)
+REQUESTS = [
+    (ClassifyRequest, maybe(labels=some, templates=templates, top_k=st.integers(1))),
+    (
+        DetectRequest,
+        maybe(
+            labels=some,
+            threshold=unit | st.lists(unit, max_size=3) | st.dictionaries(texts, unit, max_size=3),
+            iou_threshold=unit | st.none(),
+            class_agnostic=st.booleans(),
+            soft_nms=st.floats(1e-6, 1e6) | st.none(),
+            top_k=st.integers(1) | st.none(),
+            model=texts,
+            truncate=st.booleans(),
+        ),
+    ),
+    (
+        DetectRequest,
+        maybe(
+            examples=st.lists(
+                st.fixed_dictionaries(
+                    {"box": st.lists(st.floats(0, 1e4), min_size=4, max_size=4)},
+                    optional={"name": texts},
+                ),
+                min_size=1,
+                max_size=3,
+            )
+        ),
+    ),
+    (AskRequest, maybe(question=texts, truncate=st.booleans())),
+    (AskRequest, maybe(questions=some, top_k=st.integers(1, 9))),
+    (MatchRequest, maybe(texts=some)),
+]
+
+
+def read(model, raw):
+    """The request, or why it is refused."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        return told(error, model)
+
+
+@pytest.mark.parametrize(("model", "requests"), REQUESTS)
+@given(data=st.data())
+def test_json_and_forms_end_in_the_same(model, requests, data):
+    body = data.draw(requests)
+    by_json = read(model, parsed_json(json.dumps(body).encode()))
+    # Lists as JSON in one field, and repeated: of one text alone the second is the first as it is.
+    one_field = [
+        (name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in body.items()
+    ]
+    assert read(model, parsed_form(form(one_field), FORM, SETTINGS)) == by_json
+    repeated = []
+    for name, value in body.items():
+        if isinstance(value, list) and len(value) > 1:
+            repeated += [(name, x if isinstance(x, str) else json.dumps(x)) for x in value]
+        else:
+            repeated.append((name, value if isinstance(value, str) else json.dumps(value)))
+    assert read(model, parsed_form(form(repeated), FORM, SETTINGS)) == by_json
+
+
+@given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode))
+def test_whatever_the_bytes_json_is_read_or_refused(body):
+    try:
+        value = parsed_json(body)
+    except (RequestError, TextError):
+        return
+    assert json.loads(body) == value
+
+
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([FORM, "multipart/form-data", "multipart/form-data; boundary=", f"{FORM}; x"]),
+    st.sampled_from([b"", b"--a-boundary-of-the-tests", b"--a-boundary-of-the-tests\r\n"]),
+)
+def test_whatever_the_bytes_a_form_is_read_or_refused(body, content_type, begins):
+    with suppress(*REFUSALS):
+        assert isinstance(parsed_form(begins + body, content_type, SETTINGS), dict)
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    "model", [ClassifyRequest, DetectRequest, AskRequest, MatchRequest, EmbeddingsRequest]
+)
+@given(data=st.data())
+def test_whatever_the_fields_a_request_is_read_or_refused(model, data):
+    fields = dict.fromkeys(model.model_fields, junk)
+    body = data.draw(st.fixed_dictionaries({}, optional=fields) | junk)
+    asked = read(model, body)
+    if isinstance(asked, str):
+        assert asked
+        return
+    with suppress(LimitError):
+        check_limits(asked, SETTINGS)
+
+
+def test_pictures_are_here_or_are_to_be_fetched():
+    for given_, source in [
+        ("aGk=", "aGk="),
+        ("data:,", "data:,"),
+        ("https://example.org/a", Address("https://example.org/a")),
+        ("http://example.org/a", Address("http://example.org/a")),
+        ({"url": "https://example.org/a"}, Address("https://example.org/a")),
+        ({"url": "file:///etc/passwd"}, Address("file:///etc/passwd")),
+        ({"url": "data:,"}, "data:,"),
+    ]:
+        assert AskRequest(image=given_, question="why?").sources == [source]
+
+
+def test_a_file_is_bytes_and_a_field_is_text():
+    head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name="
+    body = (
+        f'{head}"image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'.encode()
+        + b"\x89PNG\r\n\0\xff\r\n"
+        + f'{head}"image"\r\n\r\naGk=\r\n--{BOUNDARY}--'.encode()
+    )
+    assert parsed_form(body, FORM, SETTINGS) == {"images": [b"\x89PNG\r\n\0\xff", "aGk="]}
+
+
+def test_the_number_of_parts_is_bounded():
+    most = 3 + 2 * 20 + 40 + 20
+    assert len(parsed_form(form([("labels", "a")] * most), FORM, SETTINGS)["labels"]) == most
+    with pytest.raises(LimitError, match=f"more than {most} parts"):
+        parsed_form(form([("labels", "a")] * (most + 1)), FORM, SETTINGS)
+
+
+def test_many_mistakes_are_told_up_to_a_number():
+    wrong = dict.fromkeys(("a", "b", "c", "d", "e", "f", "g"), 1)
+    message = read(ClassifyRequest, {"image": "a", "labels": ["a"], **wrong})
+    assert message.count("is no field") == 5
+    assert message.endswith("; and 2 more")
+
+
+@pytest.mark.parametrize("value", ["1", "{}", "[]", '{"x":1}', '"a"', "null", "1e9"])
+@pytest.mark.parametrize("field", ["labels", "images", "templates", "examples", "threshold"])
+def test_of_a_list_one_mistake_is_told(field, value):
+    """However many there are: a body of megabytes is no more work than to read it once."""
+    raw = parsed_json(f'{{"{field}": [{",".join([value] * 20_000)}]}}'.encode(), WIDE)
+    message = read(DetectRequest, raw)
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[" + b"{}," * 200_000 + b"0]", "commas"),
+        (b"{" + b",".join(b'"%d":0' % n for n in range(1001)) + b"}", "1001 keys"),
+        (b'[{"a": {' + b",".join(b'"%d":0' % n for n in range(1001)) + b"}}]", "1001 keys"),
+    ],
+)
+def test_a_small_body_is_no_large_load(body, words):
+    with pytest.raises(LimitError, match=words):
+        parsed_json(body, bounds_of(SETTINGS))
+    with pytest.raises(LimitError, match=words):
+        parsed_form(form([("threshold", body.decode())]), FORM, SETTINGS)
+
+
+def test_long_values_are_told_shortly():
+    for value in ("x" * 10**6, list(range(10**5)), {"x" * 10**5: 1}):
+        assert len(read(ClassifyRequest, {"image": "a", "labels": value})) < 300
+    assert len(read(ClassifyRequest, {"image": "a", "labels": ["a"], "x" * 10**5: 1})) < 300

@@ -1,0 +1,34 @@
+"""What every route works with."""
+
+from dataclasses import dataclass, field
+
+from vlrt.server.batching import Scheduler
+from vlrt.server.jobs import Jobs
+from vlrt.server.labels import LabelCache
+from vlrt.server.metrics import Metrics
+from vlrt.server.models import Catalogue
+from vlrt.server.settings import Settings
+
+
+@dataclass
+class State:
+    """What changes while a server runs.
+
+    Attributes:
+        draining: it is ending, and finishes what it has; it is not ready for more.
+    """
+
+    draining: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """A server's parts (see their modules)."""
+
+    settings: Settings
+    catalogue: Catalogue
+    scheduler: Scheduler
+    jobs: Jobs
+    labels: LabelCache
+    metrics: Metrics
+    state: State = field(default_factory=State)
