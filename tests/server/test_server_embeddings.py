@@ -50,6 +50,7 @@ def refused(error, words):
     with pytest.raises(error) as caught:
         yield
     assert re.search(words, caught.value.response.json()["detail"])
+    assert re.search(words, caught.value.message)  # what the client shows
 
 
 # The client asks for base64, and decodes it, unless it is told a format.
@@ -157,7 +158,7 @@ def test_a_truncated_picture_is_named(client, scenes):
     given = ["a", {"type": "image_url", "image_url": {"url": url}}]
     response = client.post("/v1/embeddings", json={"input": given})
     problem = response.json()
-    assert (response.status_code, problem["error"]) == (422, "ImageError")
+    assert (response.status_code, problem["error"]["type"]) == (422, "ImageError")
     assert problem["detail"].startswith("input 1: ")
     assert "truncated" in problem["detail"]
 
@@ -181,7 +182,7 @@ def test_a_field_that_is_wrong_is_named(changed, words, client):
     body = {"model": MODEL, "input": "a", **changed}
     body = {name: value for name, value in body.items() if value is not ...}
     response = client.post("/v1/embeddings", json=body)
-    assert (response.status_code, response.json()["error"]) == (422, "OptionError")
+    assert (response.status_code, response.json()["error"]["type"]) == (422, "OptionError")
     assert words in response.json()["detail"]
 
 
@@ -224,7 +225,7 @@ def test_limits_hold(serve, client_of, scenes):
     ]
     for given, words in requests:
         response = client.post("/v1/embeddings", json={"input": given})
-        assert (response.status_code, response.json()["error"]) == (413, "LimitError")
+        assert (response.status_code, response.json()["error"]["type"]) == (413, "LimitError")
         assert words in response.json()["detail"]
     assert client.post("/v1/embeddings", json={"input": ["a", "b"]}).status_code == 200
 
@@ -251,5 +252,5 @@ def test_overload_is_told_as_openai_s_clients_expect(serve, client_of, scenes):
         goes_on.set()
         assert first.result().status_code == 200
     assert refused.status_code == 503
-    assert refused.json()["error"] == "OverloadError"
+    assert refused.json()["error"]["type"] == "OverloadError"
     assert int(refused.headers["retry-after"]) >= 1

@@ -90,11 +90,15 @@ def running(app):
         thread.join()
 
 
+def limited_by(app, *, max_bytes, max_all_bytes=1 << 30, **options):
+    return BodyLimit(app, max_bytes=max_bytes, max_all_bytes=max_all_bytes, **options)
+
+
 @pytest.fixture(scope="module")
 def small():
     """A server that takes small bodies, its address, and what its route saw."""
     seen = []
-    with running(BodyLimit(routes(seen), max_bytes=MOST)) as address:
+    with running(limited_by(routes(seen), max_bytes=MOST)) as address:
         yield SimpleNamespace(address=address, seen=seen)
 
 
@@ -228,7 +232,7 @@ def test_a_length_that_is_no_number_is_refused(value):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(BodyLimit(routes(), max_bytes=MOST)(scope, receive, send))
+    asyncio.run(limited_by(routes(), max_bytes=MOST)(scope, receive, send))
     assert sent[0]["status"] == 400
     assert (b"connection", b"close") in sent[0]["headers"]
     assert json.loads(sent[1]["body"])["error"] == "RequestError"
@@ -259,7 +263,7 @@ def test_lengths_of_any_length_and_several_of_them(lengths, status):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(BodyLimit(routes(), max_bytes=MOST)(scope, receive, send))
+    asyncio.run(limited_by(routes(), max_bytes=MOST)(scope, receive, send))
     assert sent[0]["status"] == status
 
 
@@ -292,15 +296,60 @@ def test_nonsense_about_the_length_never_reaches_a_route(small, lines):
 def test_who_is_too_slow_is_told_so(lines, sent):
     """Slowly sent bodies, with a length or without, do not hold a route."""
     seen = []
-    with running(BodyLimit(routes(seen), max_bytes=MOST, timeout_s=0.2)) as address:
+    with running(limited_by(routes(seen), max_bytes=MOST, timeout_s=0.2)) as address:
         status, _, document, closed = exchanged(address, head(*lines), sent)
     assert (status, document["error"], closed) == (408, "SlowBodyError", True)
     assert "0.2 seconds" in document["detail"]
     assert seen == []
 
 
+def test_bodies_that_do_not_fit_beside_the_others_are_told_to_come_again():
+    held = asyncio.Event()
+    answers = []
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        answers.append("served")
+        await held.wait()
+
+    limit = limited_by(app, max_bytes=10, max_all_bytes=15)
+
+    async def ask(size):
+        body = [{"type": "http.request", "body": b"x" * size, "more_body": False}]
+        sent = []
+
+        async def receive():
+            return body.pop() if body else {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"content-length", str(size).encode())]
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+        await limit(scope, receive, send)
+        return sent
+
+    async def run():
+        first = asyncio.create_task(ask(10))
+        await asyncio.sleep(0)
+        refused = await ask(6)
+        assert refused[0]["status"] == 503
+        assert (b"retry-after", b"1") in refused[0]["headers"]
+        assert json.loads(refused[1]["body"])["error"] == "OverloadError"
+        second = asyncio.create_task(ask(5))
+        await asyncio.sleep(0)
+        held.set()
+        await asyncio.gather(first, second)
+        assert answers == ["served"] * 2
+        await ask(10)
+        assert answers == ["served"] * 3  # what was held is let go of, refused or served
+
+    asyncio.run(run())
+
+
 def test_drops_of_a_body_do_not_add_time():
-    limited = BodyLimit(routes(), max_bytes=MOST, timeout_s=0.3)
+    limited = limited_by(routes(), max_bytes=MOST, timeout_s=0.3)
     with running(limited) as address, socket.create_connection(address, 20) as sock:
         sock.sendall(head("Content-Length: 100000"))
         stop = threading.Event()
@@ -323,7 +372,7 @@ def test_drops_of_a_body_do_not_add_time():
 def test_who_leaves_before_the_end_is_no_error(caplog, lines):
     seen = []
     ended = threading.Event()
-    limit = BodyLimit(routes(seen), max_bytes=MOST)
+    limit = limited_by(routes(seen), max_bytes=MOST)
 
     async def app(scope, receive, send):
         await limit(scope, receive, send)
@@ -355,7 +404,7 @@ def test_a_route_still_learns_that_its_client_left():
         return messages.pop(0)
 
     scope = {"type": "http", "headers": []}
-    asyncio.run(BodyLimit(app, max_bytes=MOST)(scope, receive, None))
+    asyncio.run(limited_by(app, max_bytes=MOST)(scope, receive, None))
     assert found == [
         {"type": "http.request", "body": b"ab", "more_body": True},
         {"type": "http.request", "body": b"c", "more_body": False},
@@ -498,7 +547,7 @@ def test_a_server_below_a_path_has_the_same_paths_open():
 
 def test_who_has_no_key_is_refused_before_the_body_and_hears_of_it():
     seen = []
-    limited = BodyLimit(routes(seen), max_bytes=100 * MOST)
+    limited = limited_by(routes(seen), max_bytes=100 * MOST)
     with running(ApiKeys(limited, keys=[KEY], open_paths=())) as address:
         size = 50 * MOST
         status, headers, _, closed = exchanged(
@@ -571,7 +620,14 @@ def test_an_answer_that_breaks_off_is_cut_and_logged(caplog):
 def installed(**changed):
     app = routes()
     settings = SimpleNamespace(
-        **{"max_body_mib": 0.1, "api_keys": [], "cors_origins": [], "page": True, **changed}
+        **{
+            "max_body_mib": 0.1,
+            "body_memory_mib": 64,
+            "api_keys": [],
+            "cors_origins": [],
+            "page": True,
+            **changed,
+        }
     )
     context = SimpleNamespace(settings=settings, metrics=Metrics())
     guards.install(app, context)

@@ -373,12 +373,14 @@ def test_a_picture_that_the_browser_cannot_show(page, library, tmp_path):
     assert view == "0 0 480 360"
 
 
-def like(library, region):
+def assert_like(page, library, region):
     x, y, width, height = region
     owl = library["owlvit-demo"]
     box = [x, y, x + width, y + height]
+    command = page.at("curl").get_property("textContent")  # made of what was sent
+    assert json.dumps(box, separators=(",", ":")) in command
     example = owl.encode_examples([SCENE], names=["like the example"], boxes=[box])
-    return owl.detect_like(SCENE, example, threshold=0.5)
+    assert_drawn(page, owl.detect_like(SCENE, example, threshold=0.5))
 
 
 @needs_browser
@@ -399,7 +401,7 @@ def test_an_example_chosen_with_keys(page, library):
         lambda: "left 208, top 184, 168 wide" in page.at("announce").get_property("textContent")
     )
     page.run()
-    assert_drawn(page, like(library, region))
+    assert_like(page, library, region)
     overlay.send_keys(Keys.DELETE)
     assert page.region() == [-1] * 4
     assert page.boxes() == []
@@ -432,7 +434,7 @@ def test_an_example_drawn_with_a_pointer(page, library, kind):
     region = page.region()
     np.testing.assert_allclose(region, [346, 121, 68, 90], atol=3.5)
     page.run()
-    assert_drawn(page, like(library, region))
+    assert_like(page, library, region)
 
 
 @needs_browser
@@ -448,7 +450,7 @@ def test_an_example_typed_in_numbers(page, library):
     page.at("region-h").clear()
     page.at("region-h").send_keys("88" + Keys.TAB)
     page.run()
-    assert_drawn(page, like(library, [345, 120, 66, 88]))
+    assert_like(page, library, [345, 120, 66, 88])
 
 
 @needs_browser
@@ -730,9 +732,10 @@ def test_a_request_is_stopped(page, server, monkeypatch):
         finally:
             left.set()
 
-    monkeypatch.setattr(server.context.jobs, "run_all", endless)
     page.show(SCENE)
     page.at("labels").send_keys("a purple star,")
+    page.run()  # so that the labels, which requests share, are there
+    monkeypatch.setattr(server.context.jobs, "run_all", endless)
     page.at("run").click()
     assert reached.wait(30)
     assert page.text("run") == "Stop"

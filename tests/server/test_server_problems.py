@@ -23,6 +23,7 @@ SECRET = "/srv/models/secret/model.onnx"
 STATUSES = {
     "RequestError": 400,
     "LimitError": 413,
+    "SlowBodyError": 408,
     "NotServedError": 404,
     "AccessError": 401,
     "AddressError": 403,
@@ -204,6 +205,14 @@ def test_clients_of_the_inference_protocol_find_the_text_in_error():
     assert found["type"] == "urn:vlrt:error:NotServedError"
     elsewhere = problems.problem(errors.RequestError("x"), {"path": "/v20"})
     assert json.loads(elsewhere.body)["error"] == "RequestError"
+
+
+@pytest.mark.parametrize("path", problems.OPENAI_PATHS)
+def test_clients_of_openai_find_theirs(path):
+    answer = problems.problem(errors.TextError("too long"), {"path": path})
+    assert json.loads(answer.body)["error"] == {
+        "message": "too long", "type": "TextError", "code": "TextError", "param": None,
+    }  # fmt: skip
 
 
 @given(st.text(st.characters(codec=None, categories=None), min_size=1))

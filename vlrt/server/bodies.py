@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections import deque
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vlrt.errors import LimitError, RequestError, SlowBodyError, VlrtError
+from vlrt.errors import LimitError, OverloadError, RequestError, SlowBodyError, VlrtError
 from vlrt.server.problems import problem
 
 # Longest wait for a whole body. 32 MiB come in this time over 5 Mbit/s.
@@ -18,18 +18,21 @@ BODY_TIMEOUT_S = 60.0
 DISCARD_BYTES, DISCARD_S, DISCARD_IDLE_S = 2**26, 10.0, 1.0
 
 
-class _Taken(NamedTuple):
+@dataclass
+class _Body:
     """What there is of a body.
 
     Attributes:
         pieces: its bytes.
-        size: their number.
+        size: how many there were.
         more: whether its end is still to come.
+        left: whether its client left before it.
     """
 
-    pieces: deque[bytes]
-    size: int
-    more: bool
+    pieces: deque[bytes] = field(default_factory=deque)
+    size: int = 0
+    more: bool = True
+    left: bool = False
 
 
 class BodyLimit:
@@ -37,38 +40,51 @@ class BodyLimit:
 
     So a route never waits for a client, and what is too large or too slow is refused in one place:
     413 for more than `max_bytes`, whether the request states its length, does not, or lies; 408 for
-    what is not there after `timeout_s`. Who leaves meanwhile costs no more than what was sent.
+    what is not there after `timeout_s`; 503 for what does not fit beside the bodies of the other
+    requests. Who leaves meanwhile costs no more than what was sent.
 
     Args:
         app: behind it.
         max_bytes: of a body.
+        max_all_bytes: of the bodies of all requests that are not answered yet.
         timeout_s: seconds from the first byte of a body to the last.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> None:
-        self._app, self._max_bytes, self._timeout_s = app, max_bytes, timeout_s
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        max_all_bytes: int,
+        timeout_s: float = BODY_TIMEOUT_S,
+    ) -> None:
+        self._app, self._timeout_s = app, timeout_s
+        self._max_bytes, self._max_all_bytes = max_bytes, max_all_bytes
+        self._all_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        body = _Body()
+        try:
+            await self._serve(scope, receive, send, body)
+        finally:
+            self._all_bytes -= body.size
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, body: _Body) -> None:
         try:
             self._check_length(scope)
-            taken = await asyncio.wait_for(self._taken(receive), self._timeout_s)
+            await asyncio.wait_for(self._take(receive, body), self._timeout_s)
         except asyncio.TimeoutError:
             slow = SlowBodyError(f"the body was not here after {self._timeout_s:g} seconds")
             await refuse(slow, scope, receive, send, more=False)
-        except RequestError as error:
-            await refuse(error, scope, receive, send)
+        except (RequestError, OverloadError) as error:
+            await refuse(error, scope, receive, send, more=body.more)
         else:
-            if taken is None:
-                return
-            if taken.size > self._max_bytes:
-                over = LimitError(f"a body of more than it may have; {self._limit}")
-                await refuse(over, scope, receive, send, more=taken.more)
-                return
-            await self._app(scope, _replaying(taken.pieces, receive), send)
+            if not body.left:
+                await self._app(scope, _replaying(body.pieces, receive), send)
 
     def _check_length(self, scope: Scope) -> None:
         stated = Headers(scope=scope).getlist("content-length")
@@ -85,19 +101,31 @@ class BodyLimit:
     def _limit(self) -> str:
         return f"this server takes {self._max_bytes} bytes (max_body_mib)"
 
-    async def _taken(self, receive: Receive) -> _Taken | None:
-        """A body, or the first of it that is too much; None if the client left before its end."""
-        pieces: deque[bytes] = deque()
-        size, more = 0, True
-        while more and size <= self._max_bytes:
+    async def _take(self, receive: Receive, body: _Body) -> None:
+        """Take in a body.
+
+        Raises:
+            LimitError: it is too large.
+            OverloadError: all of them are.
+        """
+        while body.more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return None
+                body.left = True
+                return
             piece = message.get("body", b"")
-            size, more = size + len(piece), message.get("more_body", False)
+            body.size, body.more = body.size + len(piece), message.get("more_body", False)
+            self._all_bytes += len(piece)
+            if body.size > self._max_bytes:
+                raise LimitError(f"a body of more than it may have; {self._limit}")
+            if self._all_bytes > self._max_all_bytes:
+                raise OverloadError(
+                    f"the bodies of all requests together have more than {self._max_all_bytes} "
+                    "bytes (body_memory_mib); retry",
+                    1.0,
+                )
             if piece:
-                pieces.append(piece)
-        return _Taken(pieces, size, more)
+                body.pieces.append(piece)
 
 
 def _replaying(body: deque[bytes], receive: Receive) -> Receive:

@@ -54,7 +54,10 @@ _PROBLEM_SCHEMA = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "names what is wrong and what is valid"},
-        "error": {"type": "string", "description": "the error's name"},
+        "error": {
+            "type": ["string", "object"],
+            "description": "the error's name; for clients of OpenAI's API, an object as it has it",
+        },
         "retry_after": {"type": "number", "description": "seconds"},
         "id": {"type": "string", "description": "under which the server's log has more"},
     },

@@ -46,7 +46,11 @@ def install(app: FastAPI, context: "Context") -> None:
     """Put every guard before an application, as its settings say."""
     settings = context.settings
     # What is added last stands outermost.
-    app.add_middleware(BodyLimit, max_bytes=int(settings.max_body_mib * 2**20))
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=int(settings.max_body_mib * 2**20),
+        max_all_bytes=int(settings.body_memory_mib * 2**20),
+    )
     if settings.api_keys:
         app.add_middleware(
             ApiKeys,

@@ -34,6 +34,7 @@ from vlrt.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+OPENAI_PATHS = ("/v1/embeddings", "/v1/models")  # in the shape of OpenAI's API
 # Where a request's error is noted in its scope, for `vlrt.server.metrics`.
 NOTED = "vlrt.error"
 
@@ -90,8 +91,13 @@ def problem(error: BaseException, scope: Scope) -> Response:
         _LOG.error("internal error %s at %s %r", number, *request, exc_info=error)
     if isinstance(error, OverloadError):
         document["retry_after"] = error.retry_after
-    if _is_v2(scope):  # the clients of that protocol show this field, and no other
+    # Some clients show this field alone, each in a form of its own.
+    if _is_below(scope, "/v2"):
         document["error"] = f"{name}: {document['detail']}"
+    elif any(_is_below(scope, path) for path in OPENAI_PATHS):
+        document["error"] = {
+            "message": document["detail"], "type": name, "code": name, "param": None,
+        }  # fmt: skip
     return Response(
         json.dumps(document).encode(),  # as ASCII, since texts may hold lone surrogates
         status,
@@ -113,9 +119,9 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, answered)
 
 
-def _is_v2(scope: Scope) -> bool:
+def _is_below(scope: Scope, top: str) -> bool:
     path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
-    return path == "/v2" or path.startswith("/v2/")
+    return path == top or path.startswith(f"{top}/")
 
 
 def _name(error: BaseException, status: int) -> str:

@@ -176,6 +176,9 @@ class Settings(_Checked):
     queue_length: int = Field(64, ge=1, description="jobs of one model taken on at a time")
     deadline_s: float = Field(30.0, gt=0, description="after it a job is answered 503")
     max_body_mib: float = Field(32.0, gt=0, description="largest request")
+    body_memory_mib: float = Field(
+        512.0, gt=0, description="memory for all requests that are not answered yet"
+    )
     max_megapixels: float = Field(
         50.0, gt=0, le=89, description="largest picture; 89 is Pillow's own limit"
     )

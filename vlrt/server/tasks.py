@@ -133,11 +133,14 @@ async def match(context: Context, served: Served, asked: MatchRequest) -> list[D
 async def fetched(sources: Sequence[Source], settings: Settings) -> list[str | bytes]:
     """Pictures with those fetched that are elsewhere. It is done before there is a job.
 
+    All of a request's together may be as large as its body may.
+
     Raises:
         AddressError: this server does not fetch from there.
         ImageError: there is none.
     """
-    most = int(settings.max_body_mib * 2**20)
+    elsewhere = sum(isinstance(source, Address) for source in sources)
+    most = int(settings.max_body_mib * 2**20) // max(1, elsewhere)
 
     async def here(source: Source) -> str | bytes:
         if not isinstance(source, Address):

@@ -11,7 +11,9 @@ from pydantic import BaseModel, Field
 from vlrt.server.schemas import Strict
 from vlrt.server.tensors import DATATYPES
 
-Shape: TypeAlias = list[Annotated[int, Field(json_schema_extra={"minimum": 1})]]
+Shape: TypeAlias = Annotated[
+    list[Annotated[int, Field(json_schema_extra={"minimum": 1})]], Field(fail_fast=True)
+]
 Datatype: TypeAlias = Annotated[str, Field(json_schema_extra={"enum": list(DATATYPES)})]
 
 
@@ -74,8 +76,10 @@ class InferRequest(Strict):
     """Run a graph on tensors."""
 
     id: str | None = Field(default=None, description="comes back in the answer")
-    inputs: list[Input] = Field(min_length=1)
-    outputs: list[Output] | None = Field(default=None, description="left out or empty, all")
+    inputs: list[Input] = Field(min_length=1, fail_fast=True)
+    outputs: Annotated[list[Output], Field(fail_fast=True)] | None = Field(
+        default=None, description="left out or empty, all"
+    )
     parameters: RequestParameters | None = None
 
 
