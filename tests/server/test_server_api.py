@@ -49,12 +49,18 @@ def assert_same(given, expected):
         assert type(given) is type(expected)
 
 
+def _named(problem):
+    """The error's name; where OpenAI's clients ask, it is within an object."""
+    error = problem["error"]
+    return error["type"] if isinstance(error, dict) else error
+
+
 def assert_problem(response, status, error, *words):
     assert response.status_code == status, response.text
     assert response.headers["content-type"].startswith(PROBLEM)
     problem = response.json()
     assert problem["status"] == status
-    assert problem["error"] == error, problem
+    assert _named(problem) == error, problem
     for word in words:
         assert word in problem["detail"]
 

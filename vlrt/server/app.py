@@ -47,7 +47,7 @@ def build(settings: Settings) -> Context:
 def create_app(context: Context) -> FastAPI:
     """The ASGI application: every route, behind its guards."""
     # The pages that FastAPI has for its descriptions load scripts from elsewhere.
-    app = FastAPI(docs_url=None, redoc_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
     for routes in (v1, embeddings, v2, health):
         app.include_router(routes.router(context))
     if context.settings.page:

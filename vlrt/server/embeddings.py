@@ -40,7 +40,9 @@ def router(context: Context) -> APIRouter:
         began = time.perf_counter()
         asked = await read(request, EmbeddingsRequest, context.settings)
         served = context.catalogue.choose("embeddings", asked.model)
-        done = await unless_gone(request, _embed(context, served, asked))
+        done = await unless_gone(
+            request, _embed(context, served, asked), context.settings.deadline_s
+        )
         tokens = sum(one.value.tokens for one in done)
         entries = sorted(entry for one in done for entry in one.value.entries.items())
         head = {

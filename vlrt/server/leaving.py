@@ -1,4 +1,4 @@
-"""What happens to a request whose client leaves before it is answered."""
+"""What happens to a request whose client leaves before it is answered, or that takes too long."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from vlrt.errors import DeadlineError
+
 T = TypeVar("T")
 
 
@@ -14,24 +16,31 @@ class GoneError(Exception):
     """The client has closed its connection. Nobody is there to be told."""
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do some work for as long as the client waits for it.
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T], deadline_s: float) -> T:
+    """Do some work for as long as the client waits for it, and no longer than is allowed.
 
     Args:
         request: whose body was read already.
-        work: cancelled when the client leaves.
+        work: all that it asks for, which may be several jobs in a row; cancelled when the client
+            leaves, or at the deadline.
+        deadline_s: seconds from now.
 
     Raises:
-        GoneError: it has left.
+        GoneError: the client has left.
+        DeadlineError: the work was not done in time.
         What the work raises.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait(
+            (working, leaving), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if working.done():
+            return working.result()
+        if leaving.done():
             raise GoneError
-        return working.result()
+        raise DeadlineError(f"the request was not done within {deadline_s:g} s; retry", 1.0)
     finally:
         working.cancel()
         leaving.cancel()

@@ -37,7 +37,9 @@ def router(context: Context) -> APIRouter:
             began = time.perf_counter()
             given = await read(request, asked, context.settings, media_types=(JSON, FORM))
             served = context.catalogue.choose(name, given.model)
-            done = await unless_gone(request, work(context, served, given))
+            done = await unless_gone(
+                request, work(context, served, given), context.settings.deadline_s
+            )
             results = (one.value for one in done)
             return answered({"model": served.name}, "results", results, done, began)
 

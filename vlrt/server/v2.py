@@ -134,7 +134,9 @@ def _add_models(
         if encoding != "identity":
             raise HTTPException(415, f"Content-Encoding is {encoding!r:.40}; valid: identity")
         work = partial(infer, graph, await request.body(), header_length)
-        done = await unless_gone(request, context.jobs.run(graph.model, work))
+        done = await unless_gone(
+            request, context.jobs.run(graph.model, work), context.settings.deadline_s
+        )
         timing = server_timing([done.seconds], time.perf_counter() - began)
         head, tensors = done.value
         headers = {"Server-Timing": timing}
