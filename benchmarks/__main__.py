@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from vlrt.errors import ExtraMissingError, VlrtError
 
 # Each is a module with `add`, which adds its verbs.
-_MODULES = ("latency", "accuracy", "footprint", "load", "tune", "compare", "report", "scenes")
+_MODULES = (
+    "latency", "accuracy", "footprint", "load", "serve", "tune", "compare", "report", "scenes",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

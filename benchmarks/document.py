@@ -16,7 +16,7 @@ from . import machine
 from .subject import Subject
 
 FORMAT = 1
-KINDS = ("latency", "accuracy", "footprint", "load", "tune", "compare")
+KINDS = ("latency", "accuracy", "footprint", "load", "serve", "tune", "compare")
 Document = dict[str, Any]
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "vlrt", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "numpy", "pillow",
     "simplejpeg", "tokenizers", "torch", "transformers", "openvino", "nncf", "hf-processors-rs",
-    "opencv-python-headless", "torchvision", "pycocotools", "scipy",
+    "opencv-python-headless", "torchvision", "pycocotools", "scipy", "fastapi", "starlette",
+    "uvicorn", "pydantic",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from .wording import ABSENT, Figure, Highlight, Table, is_number
 Document = dict[str, Any]
 _TEMPLATE = Path(__file__).with_name("templates") / "report.html"
 _VERBS = {"latency": "Latency", "accuracy": "Accuracy", "footprint": "Footprint", "load": "Load",
-          "tune": "Tuning", "compare": "Comparison"}  # fmt: skip
+          "serve": "Serving", "tune": "Tuning", "compare": "Comparison"}  # fmt: skip
 _SEEDED = "The weights are from a seed: speed and memory are real, quality is chance."
 
 

@@ -276,6 +276,73 @@ def load(seed=3):
     return around("load", {"contenders": contenders})
 
 
+def serve(seed=6):
+    rng = np.random.default_rng(seed)
+
+    def percentiles(milliseconds):
+        return {"p50_ms": milliseconds, "p95_ms": 2.1 * milliseconds, "p99_ms": 3.0 * milliseconds,
+                "max_ms": 4.4 * milliseconds, "runs": 400}  # fmt: skip
+
+    rows = []
+    for clients, gain in ((1, 1.0), (8, 1.4), (64, 1.6)):
+        rates = {"batching": 40.0 * gain, "no batching": 40.0}
+        spread = {name: [float(one) for one in rate * (1 + 0.02 * rng.random(5))]
+                  for name, rate in rates.items()}  # fmt: skip
+        rows.append(
+            {
+                "clients": clients,
+                "per_second": spread,
+                "medians": {name: float(np.median(one)) for name, one in spread.items()},
+                "summary": {
+                    name: percentiles(1e3 * clients / rate) for name, rate in rates.items()
+                },
+                "ratio": estimate(gain, 0.02),
+                "failures": {"batching": {}, "no batching": {"connection lost": 2}},
+                "refused": dict.fromkeys(rates, 0),
+                "cpu_share": dict.fromkeys(rates, 0.03),
+            }
+        )
+    around_it = {
+        "capacity_per_s": 60.0, "again_per_s": 59.1, "too_noisy": False, "exit_code": 0,
+        "seconds": 10.0, "cpu_share": 0.04, "late_p99_ms": 1.3, "connections": 70, "left": 0,
+    }  # fmt: skip
+    opened = {**around_it, "offered_per_s": 30.0, "per_second": 29.8, "asked": 300,
+              "answers": {"200": 300}, "failures": {}, "summary": percentiles(35.0),
+              "latencies_s": [0.035] * 3}  # fmt: skip
+    samples = [[float(at), float(600 + 8 * rng.random())] for at in range(60)]
+    memory = {"before_mib": 598.0, "after_mib": 603.0, "peak_mib": 640.0, "samples": samples}
+    body = {
+        "compare_batching": {"rows": rows},
+        "half_load": {**around_it, "rounds": [opened] * 5, "summary": percentiles(36.0),
+                      "failures": {}, "refused": 1},
+        "overload": {
+            **opened,
+            "offered_per_s": 240.0,
+            "asked": 2400,
+            "answers": {"200": 1100, "503": 1299},
+            "failures": {"timed out": 1},
+            "refused_summary": percentiles(3.0),
+            "retry_after": {"missing": 0, "least_s": 1, "most_s": 2},
+            "memory": memory,
+            "ready_after": 200,
+        },
+        "soak": {
+            **opened,
+            "retry_after": {"missing": 0, "least_s": None, "most_s": None},
+            "kinds": {
+                "clip, cut off": {"asked": 9, "answers": {"422": 9}, "left": 0, "failures": {},
+                                  "expected": 422, "summary": percentiles(4.0)},
+                "clip, left": {"asked": 4, "answers": {}, "left": 4, "failures": {},
+                               "expected": 200, "summary": {"runs": 0}},
+            },
+            "memory": {**memory, "begin_mib": 603.0, "verdict": "flat",
+                       "mib_per_hour": {"value": 0.8, "low": -2.0, "high": 3.5}},
+            "ready_after": 200,
+        },
+    }  # fmt: skip
+    return around("serve", body)
+
+
 def tune(seed=4):
     rng = np.random.default_rng(seed)
     candidates = []
@@ -327,6 +394,7 @@ MAKERS = {
     "accuracy": accuracy,
     "footprint": footprint,
     "load": load,
+    "serve": serve,
     "tune": tune,
     "compare": compared,
 }

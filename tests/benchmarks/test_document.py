@@ -101,7 +101,8 @@ def test_the_command_reports_errors_and_interruptions(monkeypatch, capsys, tmp_p
 
 
 @pytest.mark.parametrize(
-    "verb", ["latency", "accuracy", "footprint", "load", "tune", "compare", "report", "scenes"]
+    "verb",
+    ["latency", "accuracy", "footprint", "load", "serve", "tune", "compare", "report", "scenes"],
 )
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as ended:

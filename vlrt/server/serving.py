@@ -19,6 +19,7 @@ from vlrt.errors import OptionError
 from vlrt.server.announcing import announcement
 from vlrt.server.app import build, create_app
 from vlrt.server.context import Context
+from vlrt.server.memory import share_arenas
 from vlrt.server.outside import Outside
 from vlrt.server.settings import Settings
 
@@ -38,6 +39,7 @@ def serve(settings: Settings) -> int:
         VlrtError: a model cannot be loaded.
     """
     _set_up_logging(settings.log_level)
+    share_arenas()
     # It is had before the models are loaded, which takes longer, but does not listen yet.
     listening = _bound(settings.host, settings.port)
     try:
