@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlrt import demo
 from vlrt.bundle import SUFFIXES, Bundle, graph_file
-from vlrt.choice import choose_precision
+from vlrt.choice import choose_precision, rows_apart
 from vlrt.errors import BundleError, PrecisionError
 from vlrt.files import Settings
 from vlrt.hardware import FAST, MEANINGS, SATURATING
+from vlrt.load import load
 from vlrt.session import CPU, CUDA
 
 GRAPHS = ("vision_model", "text_model")
@@ -19,7 +22,14 @@ USUAL = {"fp32": 5, "fp16": 6, "int8": 2}
 
 
 def described(
-    times, *, kernels=None, bits=8, device="cpu", foreign=False, portable=("fp32", "fp16")
+    times,
+    *,
+    kernels=None,
+    bits=8,
+    scales=None,
+    device="cpu",
+    foreign=False,
+    portable=("fp32", "fp16"),
 ):
     """A bundle of two components, as far as a choice looks at it.
 
@@ -27,9 +37,11 @@ def described(
         times: precision -> milliseconds of each component; None: not measured.
         kernels: of the machine that measured them; None: an older manifest, which does not say.
         bits: of int8 weights; None: an older manifest.
+        scales: of int8; None: an older manifest.
         portable: precisions that have graphs of plain operators too.
     """
-    recipes = {"int8": {} if bits is None else {"weight_bits": bits}}
+    recipe = {"weight_bits": bits, "scales": scales}
+    recipes = {"int8": {name: value for name, value in recipe.items() if value is not None}}
     variants = {
         precision: {
             "files": [],
@@ -370,3 +382,55 @@ def test_the_names_of_devices_are_those_of_placements():
 
     for provider, kind in ((CPU, "cpu"), (CUDA, "cuda"), (OPENVINO, OPENVINO)):
         assert Placement(((provider, {}),), "test").kind == kind
+
+
+# --- results that do not depend on what shares their batch ----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "apart"),
+    [
+        ("fp32", {}, True),
+        ("fp32", {"foreign": True}, True),
+        ("fp16", {}, True),
+        ("int8", {"scales": "static"}, True),
+        ("int8", {"scales": "dynamic"}, False),
+        ("int8", {}, False),
+        ("int8", {"foreign": True, "scales": "static"}, False),
+        ("int8w", {}, False),
+    ],
+)
+def test_results_are_known_to_be_apart_or_not(precision, options, apart):
+    bundle = described({**USUAL, "int8w": 1}, **options)
+    assert rows_apart(bundle, GRAPHS, precision) is apart
+
+
+def test_one_component_is_enough_to_mix_them():
+    bundle = described(USUAL, scales="static")
+    mixed = bundle.manifest["components"]["text_model"]["variants"]["int8"]
+    mixed["recipe"] = {"scales": "dynamic"}
+    bundle.manifest["components"]["vision_model"] = {
+        "variants": {"int8": {"recipe": {"scales": "static"}}}
+    }
+    assert not rows_apart(bundle, GRAPHS, "int8")
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "demo"])
+def test_those_that_are_known_to_be_are(name, request):
+    """Any row gives the same bits, alone and in every batch."""
+    source, precision = demo.bundle("clip"), "int8"
+    if name != "demo":
+        source, precision = request.getfixturevalue("tiny_bundle"), name
+    sessions = {}
+    model = load(source, precision=precision, device="cpu", wrap=sessions.setdefault)
+    assert model.info["rows_apart"]
+    height, width = model.processor.output_hw
+    pixels = np.random.default_rng(0).normal(size=(9, 3, height, width)).astype(np.float32)
+    ids = model.tokenizer.ids(["a cat", "red dog", "a dog", "red cat", "dog"] * 2)[:9]
+    inputs = {"vision_model": {"pixel_values": pixels}, "text_model": model.tokenizer.pad(ids)}
+    for component, session in sessions.items():
+        ((_, whole),) = session.run(inputs[component]).items()
+        for rows in (1, 2, 5, 8):
+            part = {key: array[-rows:] for key, array in inputs[component].items()}
+            ((_, found),) = session.run(part).items()
+            assert found.tobytes() == whole[-rows:].tobytes(), (component, rows)

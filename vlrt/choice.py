@@ -166,6 +166,19 @@ def _least_unfit(held: Sequence[str], here: str) -> tuple[str, str]:
     return held[0], f"{of}; it is the first one held"
 
 
+def rows_apart(bundle: Bundle, components: Sequence[str], precision: str) -> bool:
+    """Whether it is known that what a picture or a text gives does not depend on its batch.
+
+    It does not where graphs compute in floats, or with scales that were fixed at export. Scales
+    that are taken from the whole batch make it depend, and so do kernels for weights of 8 bits
+    alone, which round in another order where there are more rows.
+    """
+    return precision in ("fp32", "fp16") or all(
+        bundle.stated_of(component, precision, "recipe", "scales") == "static"
+        for component in components
+    )
+
+
 def _alike(here: str, there: str) -> bool:
     """Whether times measured with one machine's int8 kernels say which is faster on another's."""
     if "unknown" in (here, there):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from vlrt import families, tuned
 from vlrt.bundle import Bundle, open_bundle
 from vlrt.checks import checked_count
-from vlrt.choice import Choice, choose_precision
+from vlrt.choice import Choice, choose_precision, rows_apart
 from vlrt.errors import OptionError, PrecisionError, UnknownFamilyError
 from vlrt.hardware import available_cpus
 from vlrt.image import DECODE
@@ -126,6 +126,7 @@ def load(
         "precision_reason": choice.reason,
         "int8_kernels": kernels,
         "exact_products": choice.exact_products,
+        "rows_apart": rows_apart(bundle, components, choice.precision),
         "portable": choice.portable,
         "provider": placement.provider,
         "provider_options": dict(placement.providers[0][1]),

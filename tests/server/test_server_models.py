@@ -100,19 +100,25 @@ def test_all_graphs_are_shared_and_take_as_many_rows_as_the_library_or_the_setti
 
 
 @pytest.mark.parametrize(
-    ("methods", "tasks", "shapes", "asked", "rows"),
+    ("methods", "tasks", "shapes", "apart", "asked", "rows"),
     [
-        ((), [], {"x": (None, 3)}, None, 1),
-        ((), [], {"x": (None, 3)}, 5, 5),
-        (("detect", "encode_labels"), ["detect"], {"x": (None, 3)}, None, 4),
-        (("detect", "encode_labels"), ["detect"], {"x": (None, 3)}, 32, 32),
-        (("detect",), ["detect"], {"x": (None, 3)}, 32, 1),
-        (("detect", "encode_labels"), ["detect"], {"x": (None, 3), "y": (1, 3)}, 32, 1),
-        (("detect", "encode_labels"), ["detect"], {"x": ()}, None, 1),
+        ((), [], {"x": (None, 3)}, True, None, 1),
+        ((), [], {"x": (None, 3)}, True, 5, 5),
+        (("detect", "encode_labels"), ["detect"], {"x": (None, 3)}, True, None, 4),
+        (("detect", "encode_labels"), ["detect"], {"x": (None, 3)}, True, 32, 32),
+        (("detect", "encode_labels"), ["detect"], {"x": (None, 3)}, False, None, 1),
+        (("detect", "encode_labels"), ["detect"], {"x": (None, 3)}, False, 32, 32),
+        (("detect",), ["detect"], {"x": (None, 3)}, True, 32, 1),
+        (("detect", "encode_labels"), ["detect"], {"x": (None, 3), "y": (1, 3)}, True, 32, 1),
+        (("detect", "encode_labels"), ["detect"], {"x": ()}, True, None, 1),
     ],
 )
-def test_rows_are_run_together_only_where_each_is_by_itself(methods, tasks, shapes, asked, rows):
-    model = SimpleNamespace(methods=methods, detect=lambda images, batch_size=4: None)
+def test_rows_are_run_together_only_where_each_is_by_itself(
+    methods, tasks, shapes, apart, asked, rows
+):
+    model = SimpleNamespace(
+        methods=methods, info={"rows_apart": apart}, detect=lambda images, batch_size=4: None
+    )
     graph = SimpleNamespace(input_shapes=shapes)
     assert models._max_batch(graph, model, tasks, asked) == rows
 

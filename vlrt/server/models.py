@@ -162,13 +162,16 @@ def _max_batch(graph: BatchingRunner, model: Any, tasks: Sequence[str], asked: i
 
     It is what was asked for, or what the library runs together by default in the first task. But
     it is one where rows are not each by itself: in a detector of one graph, which shows all its
-    labels to one picture, and where a graph fixes their number.
+    labels to one picture, and where a graph fixes their number. And it is one, unless it was asked
+    for, where results may depend on what else is in a batch.
     """
     one_piece = "detect" in tasks and "encode_labels" not in model.methods
     if one_piece or any(shape[:1] != (None,) for shape in graph.input_shapes.values()):
         return 1
     if asked is not None:
         return asked
+    if not model.info["rows_apart"]:
+        return 1
     for task in tasks:
         method = getattr(model, TASKS[task][0])
         return int(inspect.signature(method).parameters["batch_size"].default)
