@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import socket
 import threading
@@ -18,6 +19,7 @@ from pictures import ELONGATED_WH, FILES, encoded, picture
 import vlrt
 from vlrt.errors import ImageError
 from vlrt.results import Detections
+from vlrt.server import tasks
 from vlrt.server.models import Served
 
 httpx = pytest.importorskip("httpx", reason="the tests' client")
@@ -761,6 +763,31 @@ def test_limits_hold(serve, client_of):
     assert client.post("/v1/classify", json=small).status_code == 200
     parts = [("labels", (None, "a"))] * 33
     assert_problem(client.post("/v1/classify", files=parts), 413, "LimitError", "32 parts")
+
+
+def test_what_is_found_is_bounded_too(client, monkeypatch, scenes):
+    """A few requests for every box under each of a thousand labels would fill the memory."""
+    monkeypatch.setattr(tasks, "MOST_FOUND", 7)
+    image = in_json(scenes[0].read_bytes())
+    boxes = {"image": image, "labels": LABELS, "multi_label": True, "threshold": 0}
+    example = {"image": image, "examples": [{}], "threshold": 0, "iou_threshold": None}
+    for task, body in [("detect", boxes), ("detect", example)]:
+        told = ("objects were found", "tells 7 of a picture", "higher threshold, or top_k")
+        assert_problem(client.post(f"/v1/{task}", json=body), 413, "LimitError", *told)
+        assert client.post(f"/v1/{task}", json={**body, "top_k": 7}).status_code == 200
+    body = {"images": [image] * 2, "questions": QUESTIONS}
+    response = client.post("/v1/ask", json={**body, "top_k": 4})
+    assert_problem(response, 413, "LimitError", "picture 0: 8 answers to 2 questions", "top_k")
+    assert client.post("/v1/ask", json={**body, "top_k": 3}).status_code == 200
+
+
+@pytest.mark.parametrize("task", ["classify", "embeddings"])
+def test_a_compressed_body_is_refused(task, client, scenes):
+    """Nothing bounds what it unfolds to."""
+    content = gzip.compress(json.dumps({"labels": LABELS, "image": ""}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = client.post(f"/v1/{task}", content=content, headers=headers)
+    assert_problem(response, 415, "UnsupportedMediaType", "'gzip'; valid: identity")
 
 
 def test_addresses_are_not_fetched_unless_they_are_listed(client):

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the server is built on it")
 pytest.importorskip("uvicorn", reason="the server runs on it")
 
-from server_process import environment, ran, serving, until
+from server_process import COMMAND, Serving, environment, ran, serving, until
 from without import run_without
 
 import vlrt
@@ -249,6 +249,27 @@ def test_the_curl_line_of_models_that_serve_one_thing_alone(tasks, ending):
     assert announcing.curl(settings, catalogue, "http://h:1") == f"curl -s http://h:1{ending}"
 
 
+@pytest.mark.parametrize(
+    ("tasks", "page", "serves", "browser"),
+    [
+        ({"ask"}, True, "ask", True),
+        ({"ask"}, False, "ask", False),
+        ({"embeddings"}, True, "embeddings", False),
+        (set(), True, "its graphs alone, at /v2", False),
+    ],
+)
+def test_the_start_tells_what_only_v2_serves_and_whether_a_browser_helps(
+    tasks, page, serves, browser
+):
+    settings = Settings(models=[ModelSettings(name="m", source="a/b")], page=page)
+    info = dict.fromkeys(("task", "precision", "precision_reason", "provider", "threads"), "x")
+    catalogue = [SimpleNamespace(name="m", tasks=tasks, info=info)]
+    lines = list(announcing.announcement(settings, catalogue, "http://h:1"))
+    (row,) = [line for line in lines if line.startswith("m ")]
+    assert row.endswith(f"  {serves}")
+    assert ("browser" in "".join(lines)) == browser
+
+
 def test_requests_are_logged_a_line_each_without_keys_and_queries(server):
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc)
     for path in ("/v1/models/clip-demo?secret=1", "/health/ready", "/no%0Asuch%20path?secret=2"):
@@ -330,3 +351,39 @@ def test_the_server_does_not_even_look_for_torch_and_its_kind():
         "torch", "torchvision", "transformers", "optimum", "onnx", "safetensors", "scipy",
         "tensorflow", "jax", "vlrt_export", "vlrt_benchmarks",
     }  # fmt: skip
+
+
+CLOSED = """
+import os, sys
+os.close(1)
+os.execv(sys.executable, [sys.executable, "-m", "vlrt.cli", "serve", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the test opens its descriptors as such systems do")
+@pytest.mark.parametrize("stdout", ["closed", "unread"])
+def test_it_serves_though_nobody_reads_its_stdout(tmp_path, stdout):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    log, (read, write) = tmp_path / "log", os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", CLOSED] if stdout == "closed" else COMMAND
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*command, "--demo", "--port", str(port)], env=environment(), stdout=write,
+            stderr=errors,
+        )  # fmt: skip
+    os.close(write)
+    server = Serving(process, log, url=f"http://127.0.0.1:{port}")
+    try:
+        until(lambda: process.poll() is not None or server.asked("/health/ready").status == 200)
+        process.terminate()
+        status, said = server.ended()
+    finally:
+        process.kill()
+        process.wait()
+    assert status == 0, said
+    assert "requests in flight: 0" in said  # it served, and then was told to end
+    assert "Traceback" not in said
+    assert ("stdout cannot be written: Broken pipe" in said) == (stdout == "unread")

@@ -5,6 +5,7 @@ import http.client
 import re
 import signal
 import socket
+import subprocess
 import sys
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the server is built on it")
 pytest.importorskip("uvicorn", reason="the server runs on it")
 
-from server_process import all_at_once, big_picture, ran, serving, until
+from server_process import all_at_once, big_picture, environment, ran, serving, until
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 SLOW = {
@@ -166,3 +167,40 @@ def test_a_host_that_is_none_is_one_line_and_status_1():
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
     assert line.startswith("vlrt: cannot listen at no.such.host.invalid port 0: ")
+
+
+# A model that takes for ever to load.
+LOADING = """
+import sys
+import time
+
+from vlrt import cli
+from vlrt.server import serving
+
+def build(settings):
+    print("loading", file=sys.stderr, flush=True)
+    time.sleep(9999)
+
+serving.build = build
+sys.exit(cli.main(["serve", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_it_while_it_loads(tmp_path, number):
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOADING, "--demo", "--port", "0"], env=environment(),
+            stdout=subprocess.PIPE, stderr=errors,
+        )  # fmt: skip
+    try:
+        until(lambda: "loading" in log.read_text() or process.poll() is not None)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, said) == (0, b"")
+    assert "ended before it listened" in log.read_text()
+    assert quiet(log.read_text())

@@ -285,6 +285,21 @@ def test_nonsense_about_the_length_never_reaches_a_route(small, lines):
     assert len(small.seen) == before
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_body_of_two_lengths_ends_the_connection(method, small):
+    """Where it ends, a proxy before the server may see otherwise, and another request in it."""
+    before = len(small.seen)
+    lines = ("Transfer-Encoding: chunked", "Content-Length: 5")
+    request = head(*lines).replace(b"POST", method.encode(), 1)
+    with socket.create_connection(small.address, 20) as sock:
+        sock.sendall(request + b"0\r\n\r\n" + head("Content-Length: 0"))
+        with sock.makefile("rb") as file:
+            told = file.read()
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert told.count(b"HTTP/1.1 ") == 1
+    assert len(small.seen) == before
+
+
 @pytest.mark.parametrize(
     ("lines", "sent"),
     [

@@ -1,9 +1,11 @@
 """Jobs: what is taken on, what comes of it in time, and that nothing is left behind."""
 
 import asyncio
+import gc
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 from contextlib import contextmanager
 
@@ -21,11 +23,21 @@ from vlrt.errors import (
 from vlrt.server.batching import current
 from vlrt.server.flow import Flow
 from vlrt.server.jobs import Done, Jobs
-from vlrt.server.tickets import STAGES
+from vlrt.server.slots import Slots
+from vlrt.server.tickets import STAGES, Cancelled, Ticket
 
 
 @contextmanager
-def serving(graph=None, *, slots=2, queue_length=64, deadline_s=PATIENCE, finished=None, **options):
+def serving(
+    graph=None,
+    *,
+    slots=2,
+    queue_length=64,
+    deadline_s=PATIENCE,
+    finished=None,
+    max_batch=16,
+    **options,
+):
     """Jobs of one graph; when they end, no thread is left."""
     with running(**options) as scheduler:
         extra = {} if finished is None else {"finished": finished}
@@ -33,7 +45,7 @@ def serving(graph=None, *, slots=2, queue_length=64, deadline_s=PATIENCE, finish
             scheduler, slots=slots, queue_length=queue_length, deadline_s=deadline_s, **extra
         )
         jobs.scheduler = scheduler
-        jobs.runner = scheduler.runner("m", "c", graph or Graph(), max_batch=16)
+        jobs.runner = scheduler.runner("m", "c", graph or Graph(), max_batch=max_batch)
         yield jobs
         until(lambda: not any(t.name.startswith("vlrt-job") for t in threading.enumerate()))
         assert jobs.in_flight("m") == 0
@@ -179,6 +191,122 @@ def test_never_more_work_than_there_are_slots_and_none_is_held_in_a_graph():
 
         asyncio.run(main())
     assert 1 <= most <= 2
+
+
+@pytest.mark.parametrize(("lanes", "most"), [(1, 2 * 3 + 2), (2, 3 * 3 + 2)])
+def test_no_more_begin_than_keep_the_graphs_busy(lanes, most):
+    """Each that has begun holds a picture made ready, or will."""
+    graph, began, ended = Held(), [], []
+
+    def work():
+        began.append(1)
+        jobs.runner.run(x(1))
+        ended.append(1)
+
+    with serving(graph, slots=2, lanes=lanes, max_batch=3, max_delay_s=0.001) as jobs:
+
+        async def main():
+            running = asyncio.create_task(jobs.run_all("m", [work] * 40))
+            await soon(lambda: len(began) == most)
+            await asyncio.sleep(0.02)
+            assert len(began) == most
+            assert (await jobs.run("another", lambda: 5)).value == 5
+            while not running.done():
+                assert len(began) - len(ended) <= most
+                graph.may.release()
+                await asyncio.sleep(0.001)
+            await running
+
+        asyncio.run(main())
+    assert len(ended) == 40
+
+
+def test_those_that_never_end_well_leave_room_for_others():
+    """Whether they fail, are late or leave: their places are had again."""
+
+    def work(start):
+        return is_of(jobs.runner.run(x(1, start=start)), x(1, start=start))
+
+    with serving(slots=1, max_batch=1, deadline_s=0.2) as jobs:
+
+        async def main():
+            for turn in range(6):
+                with pytest.raises(ValueError, match="poison"):
+                    await jobs.run_all("m", [lambda: work(-9.0)] * 8)
+                with pytest.raises(DeadlineError):
+                    await jobs.run_all("m", [lambda: time.sleep(0.3)] * (turn % 2 + 1))
+                goes = asyncio.create_task(jobs.run_all("m", [lambda: work(1.0)] * 8))
+                await asyncio.sleep(0.001)
+                goes.cancel()
+                await soon(lambda: jobs.in_flight("m") == 0)
+            jobs._deadline_s = PATIENCE
+            assert all(one.value for one in await jobs.run_all("m", [lambda: work(5.0)] * 64))
+
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", ["well", "gone", "late"])
+@pytest.mark.parametrize("poison", [False, True])
+def test_what_a_job_held_goes_with_it(ends, poison):
+    """Without Python's search for what goes in circles, before which pictures would pile up."""
+    graph, held = Held(), []
+
+    def work():
+        inputs = x(1, start=-9.0 if poison else 9.0)
+        held.append(weakref.ref(inputs["x"]))
+        return jobs.runner.run(inputs)["sum"].item()
+
+    async def main():
+        first = asyncio.create_task(asyncio.to_thread(jobs.runner.run, x(1)))
+        await soon(lambda: graph.entered.acquire(blocking=False))
+        asked = asyncio.create_task(jobs.run_all("m", [work] * 4))
+        await soon(lambda: jobs.scheduler.depth("m") == 4)
+        graph.may.release()
+        await soon(lambda: graph.entered.acquire(blocking=False))  # all four together
+        if ends == "gone":
+            asked.cancel()
+        if ends in ("gone", "late"):
+            await soon(lambda: jobs.in_flight("m") == 0)
+        graph.free()
+        await asyncio.wait([first, asked])
+        # Not raised again here, for this frame knows the task.
+        if ends == "gone":
+            assert asked.cancelled()
+        elif ends == "late":
+            assert type(asked.exception()) is DeadlineError
+        elif poison:
+            assert type(asked.exception()) is ValueError
+        else:
+            assert [one.value for one in asked.result()] == [19.0] * 4
+
+    gc.collect()
+    gc.disable()
+    try:
+        with serving(graph, slots=4, deadline_s=0.3 if ends == "late" else PATIENCE) as jobs:
+            asyncio.run(main())
+        until(lambda: len(held) == 4 and not any(one() is not None for one in held))
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_who_is_over_when_its_graph_has_run_does_not_go_on_without_a_slot(free):
+    slots = Slots(1)
+    ticket = Ticket("m", slots=slots)
+    ticket.begin()
+
+    def wait_for_a_graph():
+        with ticket.away():
+            ticket.cancel()
+            if not free:
+                slots.acquire("another")
+
+    with pytest.raises(Cancelled):
+        wait_for_a_graph()
+    ticket.end()
+    if not free:
+        slots.release()
+    slots.acquire("m")  # it did not keep one
 
 
 def test_no_more_is_taken_on_than_the_queue_is_long():
@@ -379,13 +507,14 @@ def test_a_loop_that_has_ended_is_not_told():
         free.set()
 
 
-def test_without_threads_work_is_refused_and_nothing_is_left(monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
+def test_without_threads_work_is_refused_and_nothing_is_left(monkeypatch, kind):
     start, left = threading.Thread.start, [2]
 
     def few(thread):
         if thread.name.startswith("vlrt-job"):
             if not left[0]:
-                raise RuntimeError("can't start new thread")
+                raise kind("can't start new thread")
             left[0] -= 1
         start(thread)
 

@@ -121,6 +121,42 @@ def test_those_who_want_the_same_wait_for_one_encoding(served, model):
     assert len(model.calls) == 1
 
 
+def test_an_encoding_that_nobody_waits_for_ends(served, model):
+    """And whoever wants the same set after that does not get the end of it."""
+    model.gate.clear()
+
+    async def run():
+        ended = []
+
+        class Watched(Jobs):
+            async def run(self, model, work):
+                try:
+                    return await super().run(model, work)
+                except asyncio.CancelledError:
+                    ended.append(model)
+                    raise
+
+        kept = LabelCache(Watched(), 1 << 20)
+        tasks = [asyncio.create_task(kept.encoded(served, ["a"])) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        tasks[0].cancel()
+        await asyncio.sleep(0.02)
+        assert ended == []
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        later = asyncio.create_task(kept.encoded(served, ["a"]))
+        await asyncio.sleep(0.02)
+        assert ended == ["owl"]
+        joined = asyncio.create_task(kept.encoded(served, ["a"]))
+        await asyncio.sleep(0.02)
+        model.gate.set()
+        assert await later is await joined
+        assert (kept.hits, kept.misses) == (2, 2)
+
+    asyncio.run(run())
+    assert len(model.calls) == 2
+
+
 def test_a_failure_reaches_all_who_wait_and_is_not_kept(served, model):
     async def run():
         kept = cache()

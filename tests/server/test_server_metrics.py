@@ -83,11 +83,11 @@ def application(parts):
     return app
 
 
-def ask(parts, *paths):
+def ask(parts, *paths, method="GET"):
     async def asked():
         transport = httpx.ASGITransport(application(parts))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return [await client.get(path) for path in paths]
+            return [await client.request(method, path) for path in paths]
 
     return asyncio.run(asked())
 
@@ -195,6 +195,13 @@ def test_a_server_that_works_is_live_and_ready():
     live, ready = ask(context(), "/health/live", "/health/ready")
     assert (live.status_code, live.json()) == (200, {"status": "live"})
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+
+
+def test_health_may_be_asked_by_head():
+    parts = context()
+    for answer in ask(parts, "/health/live", "/health/ready", method="HEAD"):
+        assert answer.status_code == 200
+    assert value(parts.metrics, "vlrt_requests_total", path="/health/live", status="200") == 1
 
 
 @pytest.mark.parametrize(

@@ -876,3 +876,51 @@ def test_every_control_is_reached_with_tab(page):
                 reached.append(one)
                 assert ring == "solid" or "radio" in one, one  # where the focus is, is seen
         assert [one for one in wanted if one not in reached] == [], state
+
+
+PASTE = """const given = new DataTransfer();
+given.setData("text/plain", arguments[0].join("\\n"));
+document.getElementById("labels").dispatchEvent(new ClipboardEvent(
+    "paste", {clipboardData: given, bubbles: true, cancelable: true}));"""
+
+
+@needs_browser
+def test_a_thousand_labels_leave_the_button_in_reach(page):
+    page.js(PASTE, [f"thing {number}" for number in range(1000)])
+    assert len(page.all(".chip")) == 1000
+    box, typing, button = (
+        page.js("return arguments[0].getBoundingClientRect().toJSON()", page.at(name))
+        for name in ("labels-box", "labels", "run")
+    )
+    assert button["bottom"] <= page.js("return innerHeight")
+    assert box["top"] <= typing["top"] <= typing["bottom"] <= box["bottom"]
+
+
+@needs_browser
+def test_labels_of_either_direction_keep_their_marks_at_their_end(page):
+    labels = ["\u05d7\u05ea\u05d5\u05dc!", "a red circle!"]
+    page.show(SHAPE)
+    page.tab("classify")
+    page.js(PASTE, labels)
+    page.run()
+    found = page.js(
+        """return ["#labels-list .name", "#found li bdi", "#summary bdi"].map((selector) =>
+            [...document.querySelectorAll(selector)].map((one) => {
+                const text = one.firstChild, left = (from, to) => {
+                    const range = document.createRange();
+                    range.setStart(text, from);
+                    range.setEnd(text, to);
+                    return range.getBoundingClientRect().left;
+                };
+                const last = text.data.length - 1;
+                return [text.data, left(last, last + 1) < left(0, 1)];
+            }))"""
+    )
+    for shown in found:
+        assert shown
+        assert all(leftwards == (label == labels[0]) for label, leftwards in shown)
+    assert {label for label, _ in found[0]} == {label for label, _ in found[1]} == set(labels)
+    for tab, name in (("ask", "question"), ("classify", "labels")):
+        page.tab(tab)
+        page.at(name).send_keys(labels[0])
+        assert page.js("return getComputedStyle(arguments[0]).direction", page.at(name)) == "rtl"

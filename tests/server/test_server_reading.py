@@ -1,18 +1,22 @@
 """From bodies to requests, without a server: JSON and forms end in the same, or in an error."""
 
+import asyncio
 import json
+import tracemalloc
 from contextlib import suppress
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the server extra")
 
+from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrt.errors import LimitError, OptionError, RequestError, TextError
 from vlrt.server.fields import Address
 from vlrt.server.reading import Bounds, bounds_of, check_limits, parsed_form, parsed_json, told
+from vlrt.server.reading import read as understood
 from vlrt.server.schemas import (
     AskRequest,
     ClassifyRequest,
@@ -23,7 +27,6 @@ from vlrt.server.schemas import (
 from vlrt.server.settings import Settings
 
 REFUSALS = (LimitError, OptionError, RequestError, TextError)
-WIDE = Bounds(10**6, 10**7)
 SETTINGS = Settings(max_images=3, max_labels=20, max_prompts=40, max_text_chars=30)
 BOUNDARY = "a-boundary-of-the-tests"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -98,7 +101,7 @@ def read(model, raw):
 @given(data=st.data())
 def test_json_and_forms_end_in_the_same(model, requests, data):
     body = data.draw(requests)
-    by_json = read(model, parsed_json(json.dumps(body).encode()))
+    by_json = read(model, parsed_json(json.dumps(body).encode(), bounds_of(SETTINGS)))
     # Lists as JSON in one field, and repeated: of one text alone the second is the first as it is.
     one_field = [
         (name, value if isinstance(value, str) else json.dumps(value))
@@ -117,7 +120,7 @@ def test_json_and_forms_end_in_the_same(model, requests, data):
 @given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode))
 def test_whatever_the_bytes_json_is_read_or_refused(body):
     try:
-        value = parsed_json(body)
+        value = parsed_json(body, bounds_of(SETTINGS))
     except (RequestError, TextError):
         return
     assert json.loads(body) == value
@@ -196,7 +199,8 @@ def test_many_mistakes_are_told_up_to_a_number():
 @pytest.mark.parametrize("field", ["labels", "images", "templates", "examples", "threshold"])
 def test_of_a_list_one_mistake_is_told(field, value):
     """However many there are: a body of megabytes is no more work than to read it once."""
-    raw = parsed_json(f'{{"{field}": [{",".join([value] * 20_000)}]}}'.encode(), WIDE)
+    wide = Bounds(10**6, 10**7, 10**7)
+    raw = parsed_json(f'{{"{field}": [{",".join([value] * 20_000)}]}}'.encode(), wide)
     message = read(DetectRequest, raw)
     assert len(message) < 1000
 
@@ -204,7 +208,8 @@ def test_of_a_list_one_mistake_is_told(field, value):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"[" + b"{}," * 200_000 + b"0]", "commas"),
+        (b"[" + b"0," * 200_000 + b"0]", "commas"),
+        (b"[" + b"{}," * 1000 + b"0]", "152 objects"),
         (b"{" + b",".join(b'"%d":0' % n for n in range(1001)) + b"}", "1001 keys"),
         (b'[{"a": {' + b",".join(b'"%d":0' % n for n in range(1001)) + b"}}]", "1001 keys"),
     ],
@@ -214,6 +219,66 @@ def test_a_small_body_is_no_large_load(body, words):
         parsed_json(body, bounds_of(SETTINGS))
     with pytest.raises(LimitError, match=words):
         parsed_form(form([("threshold", body.decode())]), FORM, SETTINGS)
+
+
+def test_the_fields_of_a_form_are_no_larger_a_load_together():
+    most = 100 + 4 * 3 + 40
+    few = [("examples", json.dumps([{}] * (most // 3)))] * 3
+    assert len(parsed_form(form(few), FORM, SETTINGS)["examples"]) == 3
+    with pytest.raises(LimitError, match=f"more than {most} objects"):
+        parsed_form(form([*few, ("threshold", "{}")] * 2), FORM, SETTINGS)
+
+
+@pytest.mark.parametrize("text", ["1" * 501, "-" + "1" * 4000, '[{"a":[' + "9" * 4000 + "]}]"])
+def test_a_number_of_too_many_digits_is_refused(text):
+    """Python takes time by the square of their number for each of them."""
+    with pytest.raises(RequestError, match="digits, of which 500 are valid"):
+        parsed_json(text.encode(), bounds_of(SETTINGS))
+    assert parsed_json(b"1" * 500, bounds_of(SETTINGS)) == int("1" * 500)
+
+
+@pytest.mark.parametrize(
+    "text", [r'"\ud83d"', r'{"\ude00": 1}', r'[0, [{"a": "b\uD83D"}]]', r'"\ude00\ud83d"']
+)
+def test_a_lone_surrogate_is_found_wherever_it_is(text):
+    with pytest.raises(TextError, match="lone surrogate"):
+        parsed_json(text.encode(), bounds_of(SETTINGS))
+
+
+@pytest.mark.parametrize("text", [r'"\ud83d\ude00"', r'"\\ud83d"', r'{"\uD83D\uDE00": [1]}'])
+def test_what_is_no_lone_surrogate_is_taken(text):
+    assert parsed_json(text.encode(), bounds_of(SETTINGS)) == json.loads(text)
+
+
+def test_the_body_is_let_go_of_once_it_is_understood():
+    """Its picture is kept while it waits for others, and not the text around it as well."""
+    body = json.dumps({"image": "A" * 2**22, "labels": ["a"]}).encode()
+    messages = [
+        {"type": "http.request", "body": body[: 2**21], "more_body": True},
+        {"type": "http.request", "body": body[2**21 :], "more_body": False},
+    ]
+
+    async def receive():
+        return messages.pop(0)
+
+    async def kept():
+        scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+        request = Request(scope, receive)
+        tracemalloc.start()
+        try:
+            asked = await understood(request, ClassifyRequest, SETTINGS)
+            for _ in range(1000):  # the thread that read it lets go of it in its own time
+                size = tracemalloc.get_traced_memory()[0]
+                if size < 1.5 * 2**22:
+                    break
+                await asyncio.sleep(0.005)
+            return asked, request, size
+        finally:
+            tracemalloc.stop()
+
+    asked, _, size = asyncio.run(kept())
+    assert len(asked.image) == 2**22
+    assert 2**22 <= size < 1.5 * 2**22
 
 
 def test_long_values_are_told_shortly():

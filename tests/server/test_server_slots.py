@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,10 @@ from server_graphs import PATIENCE, callers, results, until
 from vlrt.errors import OptionError
 from vlrt.server.bells import Bell
 from vlrt.server.slots import Slots
+
+
+def never(_bell) -> None:
+    raise AssertionError("it had to wait")
 
 
 class Line:
@@ -85,10 +90,6 @@ def test_never_more_work_than_there_are_slots(number, jobs):
         assert results([pool.submit(work, *job) for job in jobs]) == [None] * len(jobs)
     assert 1 <= most <= number
     for _ in range(number):  # all are back
-
-        def never(_bell) -> None:
-            raise AssertionError
-
         slots.acquire("x", wait=never)
 
 
@@ -149,6 +150,72 @@ def test_a_bell_that_rings_for_nothing_gives_no_slot():
         assert not future.done()
         slots.release()
         assert future.result(PATIENCE) is None
+
+
+def test_of_a_model_no_more_begin_than_are_of_use_and_others_go_past():
+    slots = Slots(2, {"a": 2, "b": 1}.__getitem__)
+    for _ in range(2):
+        slots.acquire("a")
+        slots.release()  # they wait for a graph
+    with callers() as pool:
+        line = Line(slots, pool)
+        line.join("a3", "a")
+        line.join("a4", "a")
+        slots.acquire("b", wait=never)
+        slots.acquire("a", resumed=True, wait=never)  # one of the two goes on
+        slots.release()
+        slots.release()
+        assert line.order == []
+        slots.end("b")
+        assert line.order == []
+        slots.end("a")
+        until(lambda: line.order == ["a3"])  # it has given its slot back, and has not ended
+        slots.end("a")
+        until(lambda: line.order == ["a3", "a4"])
+        assert results(line.futures) == [None, None]
+
+
+def test_one_that_left_before_it_began_does_not_count_as_begun():
+    slots = Slots(1, lambda _model: 1)
+    slots.acquire("a")
+
+    def gone(_bell) -> None:
+        slots.release()
+        slots.end("a")  # from which the turn is this very thread's
+        raise GoneError
+
+    with pytest.raises(GoneError):
+        slots.acquire("a", wait=gone)
+    slots.acquire("a", wait=never)
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), min_size=1, max_size=24),
+)
+def test_all_have_their_turn_however_few_may_begin(number, most, jobs):
+    slots, lock = Slots(number, lambda _model: most), threading.Lock()
+    begun, largest = Counter(), Counter()
+
+    def count(model, change) -> None:
+        with lock:
+            begun[model] += change
+            largest[model] = max(largest[model], begun[model])
+
+    def work(model, turns) -> None:
+        slots.acquire(model)
+        count(model, +1)
+        for _ in range(turns):
+            slots.release()
+            slots.acquire(model, resumed=True)
+        count(model, -1)
+        slots.release()
+        slots.end(model)
+
+    with callers(24) as pool:
+        assert results([pool.submit(work, *job) for job in jobs]) == [None] * len(jobs)
+    assert max(largest.values()) <= most
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, "2"])

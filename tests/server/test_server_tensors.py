@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from vlrt.errors import LimitError, RequestError
+from vlrt.server import tensors as tensors_module
 from vlrt.server.tensors import (
     DATATYPES,
     LONGEST_AXIS,
@@ -41,7 +42,7 @@ def tensors(draw, names=tuple(DATATYPES), *, finite=True):
 
 def of_json(array):
     """What a client reads of a tensor that was written as JSON."""
-    return json.loads(json.dumps(to_json("it", array), allow_nan=False))
+    return json.loads(to_json("it", array))
 
 
 def test_the_datatypes_are_the_protocols():
@@ -185,6 +186,22 @@ def test_a_decimal_becomes_the_nearest_float(value):
 def test_a_bool_of_binary_data_is_zero_or_one():
     with pytest.raises(RequestError, match="it: its data at position 2 is 255; valid: 0, 1"):
         from_binary("it", memoryview(b"\0\1\xff\2"), (2, 2), np.dtype(np.bool_))
+
+
+@pytest.mark.parametrize("number", [1, tensors_module._PIECE, 3 * tensors_module._PIECE + 1])
+def test_json_is_written_in_pieces(number, monkeypatch):
+    """While one is written nothing else of the process goes on, health checks not either."""
+    sizes, rendered = [], tensors_module.rendered
+
+    def noted(values):
+        sizes.append(len(values))
+        return rendered(values)
+
+    monkeypatch.setattr(tensors_module, "rendered", noted)
+    array = np.random.default_rng(0).standard_normal(number, np.float32)
+    assert same(np.array(of_json(array), np.float32), array)
+    assert sum(sizes) == number
+    assert max(sizes) <= tensors_module._PIECE
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -40,7 +40,7 @@ def announcement(settings: Settings, catalogue: Catalogue, address: str) -> Iter
                 f"{served.info['precision']} ({served.info['precision_reason']})",
                 str(served.info["provider"]),
                 str(served.info["threads"]),
-                ", ".join(sorted(served.tasks)) or "its graphs",
+                ", ".join(sorted(served.tasks)) or "its graphs alone, at /v2",
             ]
             for served in catalogue
         ],
@@ -51,7 +51,9 @@ def announcement(settings: Settings, catalogue: Catalogue, address: str) -> Iter
         f"{settings.queue_length} jobs a model, {settings.deadline_s:g} s a job"
     )
     yield f"address  {address}"
-    page = " (or open the address in a browser)" if settings.page else ""
+    # The page has nothing to show of embeddings, or of graphs alone.
+    shown = settings.page and any(served.tasks - {"embeddings"} for served in catalogue)
+    page = " (or open the address in a browser)" if shown else ""
     yield f"try it{page}:"
     yield f"  {curl(settings, catalogue, address)}"
 

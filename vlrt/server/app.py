@@ -16,6 +16,9 @@ from vlrt.server.settings import Settings
 __all__ = ["Context", "build", "create_app"]
 
 
+_FETCHES = 16  # pictures that are fetched at the same time, or a few more
+
+
 def build(settings: Settings) -> Context:
     """Load the models, and start what runs them. None of them is warm yet.
 
@@ -32,16 +35,19 @@ def build(settings: Settings) -> Context:
         observe=metrics.observe_run,
     )
     catalogue = load_all(settings.models, scheduler)
-    jobs = Jobs(
-        scheduler,
-        slots=settings.work_threads or available_cpus(),
-        queue_length=settings.queue_length,
-        deadline_s=settings.deadline_s,
-        finished=metrics.observe_job,
+    jobs, fetches = (
+        Jobs(
+            scheduler,
+            slots=slots,
+            queue_length=settings.queue_length,
+            deadline_s=settings.deadline_s,
+            finished=metrics.observe_job,
+        )
+        for slots in (settings.work_threads or available_cpus(), _FETCHES)
     )
     labels = LabelCache(jobs, int(settings.label_cache_mib * 2**20))
     scheduler.start()
-    return Context(settings, catalogue, scheduler, jobs, labels, metrics)
+    return Context(settings, catalogue, scheduler, jobs, fetches, labels, metrics)
 
 
 def create_app(context: Context) -> FastAPI:

@@ -78,6 +78,7 @@ class Scheduler(Lanes):
         queues = Queues(max_delay_s, batching=batching)
         super().__init__(checked_count("lanes", lanes), queues, self._compute_batch, clock)
         self._observe = observe
+        self._runners: dict[str, list[BatchingRunner]] = {}  # by model
 
     def runner(
         self, model: str, component: str, session: Session, *, max_batch: int
@@ -93,9 +94,16 @@ class Scheduler(Lanes):
         Raises:
             OptionError: `max_batch` is not a whole number of 1 or more.
         """
-        return BatchingRunner(
+        made = BatchingRunner(
             self, model, component, session, checked_count("max_batch", max_batch)
         )
+        self._runners.setdefault(model, []).append(made)
+        return made
+
+    def at_once(self, model: str) -> int:
+        """Callers of a model that keep all lanes busy: a batch for each, and one that is next."""
+        batch = max((runner.max_batch for runner in self._runners.get(model, ())), default=1)
+        return (self._number + 1) * batch
 
     def _compute_batch(self, runs: Sequence[Run]) -> list[Outputs]:
         """Run a graph once for one or several callers, and observe it."""

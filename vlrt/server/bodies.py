@@ -90,6 +90,9 @@ class BodyLimit:
         stated = Headers(scope=scope).getlist("content-length")
         if not stated:
             return
+        if "transfer-encoding" in Headers(scope=scope):
+            # Proxies differ about where such a body ends, and so where the next request begins.
+            raise RequestError("Content-Length and Transfer-Encoding are there; valid: one of them")
         length = stated[0]
         if len(set(stated)) > 1 or not (length.isascii() and length.isdigit()):
             raise RequestError(f"Content-Length is {', '.join(stated)!r:.80}; valid: one number")

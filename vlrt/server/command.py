@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         VlrtError: a model cannot be loaded, or the address cannot be had.
     """
+    _open_outputs()
     parser = _parser()
     args = parser.parse_intermixed_args(arguments)
     try:
@@ -62,6 +63,16 @@ def main(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:  # pydantic, which reads settings, often is there alone
         raise ExtraMissingError(_PROGRAM, "server", error.name or "?") from error
     return serving.serve(effective.settings)
+
+
+def _open_outputs() -> None:
+    """Let what is said go nowhere where a supervisor has closed stdout or stderr.
+
+    Else there would be nothing to print to, and a connection could get the number of either.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  kept to the end
 
 
 def _misused(message: str) -> int:

@@ -23,12 +23,18 @@ class State:
 
 @dataclass(frozen=True)
 class Context:
-    """A server's parts (see their modules)."""
+    """A server's parts (see their modules).
+
+    Attributes:
+        fetches: jobs too, of pictures to be fetched. They wait for other hosts, and do no work, so
+            none of the models' slots are for them.
+    """
 
     settings: Settings
     catalogue: Catalogue
     scheduler: Scheduler
     jobs: Jobs
+    fetches: Jobs
     labels: LabelCache
     metrics: Metrics
     state: State = field(default_factory=State)

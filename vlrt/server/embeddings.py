@@ -72,7 +72,7 @@ async def _embed(context: Context, served: Served, asked: EmbeddingsRequest) -> 
     inputs = asked.input if isinstance(asked.input, list) else [asked.input]
     shown = {at: one for at, one in enumerate(inputs) if isinstance(one, ImageInput)}
     addresses = [source_of(one.image_url.url) for one in shown.values()]
-    sources = await fetched(addresses, context.settings)
+    sources = await fetched(context, addresses, [("input", at) for at in shown])
     texts = {
         at: one.text if isinstance(one, TextInput) else one
         for at, one in enumerate(inputs)

@@ -48,6 +48,10 @@ def router(context: "Context") -> APIRouter:
         check_ready(context)
         return JSONResponse({"status": "ready"})
 
+    for path, asked in (("/health/live", live), ("/health/ready", ready)):
+        # As some load balancers ask. Starlette leaves the body out.
+        routes.add_api_route(path, asked, methods=["HEAD"], include_in_schema=False)
+
     @routes.get(
         "/metrics",
         summary="What was counted, for Prometheus",

@@ -3,67 +3,31 @@
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from vlrt.checks import checked_count
 from vlrt.errors import DeadlineError, InferenceError, LimitError, OverloadError
 from vlrt.server.batching import Scheduler
 from vlrt.server.flow import Flow
+from vlrt.server.job import Done, Job
 from vlrt.server.slots import Slots
 from vlrt.server.tickets import Cancelled, Ticket, working_on
 
+__all__ = ["Done", "Jobs"]
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Done(Generic[T]):
-    """What a job gave.
-
-    Attributes:
-        value: its result.
-        seconds: how long each of its stages took, see `vlrt.server.tickets.STAGES`.
-    """
-
-    value: T
-    seconds: Mapping[str, float]
 
 
 def _ignore(_model: str, _seconds: Mapping[str, float]) -> None:
     pass
 
 
-class _Job:
-    """A job in flight: its ticket, and what becomes of it."""
-
-    def __init__(self, ticket: Ticket, loop: asyncio.AbstractEventLoop) -> None:
-        self.ticket, self.loop = ticket, loop
-        self.ended: asyncio.Future[None] = loop.create_future()
-        self.outcome: Done[Any] | Exception | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether its thread has ended with an error."""
-        return self.ended.done() and isinstance(self.outcome, Exception)
-
-    def land(self) -> None:
-        """Tell the loop that its thread has ended."""
-        try:
-            self.loop.call_soon_threadsafe(self._end)
-        except RuntimeError:
-            if not self.loop.is_closed():  # otherwise nobody can wait for it any more
-                raise
-
-    def _end(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
 class Jobs:
     """Takes work on, up to a bound, and gives what comes of it in time. For one event loop.
 
     Each job has a thread of its own until it ends: it waits for a slot, works, and waits for graphs
-    (`vlrt.server.batching`) without its slot.
+    (`vlrt.server.batching`) without its slot. No more of a model have begun at a time than keep its
+    graphs busy, so that what is prepared for them takes bounded memory.
 
     Args:
         scheduler: of the graphs.
@@ -87,13 +51,14 @@ class Jobs:
         finished: Callable[[str, Mapping[str, float]], None] = _ignore,
     ) -> None:
         self._scheduler, self._clock = scheduler, scheduler.clock
-        self._slots = Slots(slots)
+        # So many begin as are of use: those that work, and those whose graphs run or are next.
+        self._slots = Slots(slots, lambda model: scheduler.at_once(model) + slots)
         self._queue_length = checked_count("queue_length", queue_length)
         self._deadline_s = deadline_s
         self._finished = finished
         self._lock = threading.Lock()
         self._flows: dict[str, Flow] = {}
-        self._jobs: set[_Job] = set()
+        self._jobs: set[Job] = set()
         self._closed = False
 
     async def run(self, model: str, work: Callable[[], T]) -> Done[T]:
@@ -137,6 +102,7 @@ class Jobs:
         finally:
             for job in jobs:
                 self._cancel(job)
+                job.leave()
 
     def in_flight(self, model: str) -> int:
         """Jobs of a model whose threads have not ended."""
@@ -174,7 +140,7 @@ class Jobs:
         with self._lock:
             return [job.ended for job in self._jobs]
 
-    def _admit(self, model: str, number: int) -> list[_Job]:
+    def _admit(self, model: str, number: int) -> list[Job]:
         """Take jobs on, all or none."""
         loop, now, limit = asyncio.get_running_loop(), self._clock(), self._queue_length
         if number > limit:
@@ -195,28 +161,29 @@ class Jobs:
                     seconds,
                 )
             flow.begin(number, now)
-            jobs = [_Job(ticket, loop) for ticket in tickets]
+            jobs = [Job(ticket, loop) for ticket in tickets]
             self._jobs.update(jobs)
         for ticket in tickets:
             self._scheduler.expect(ticket)
         return jobs
 
-    def _start(self, jobs: Sequence[_Job], works: Sequence[Callable[[], Any]]) -> None:
+    def _start(self, jobs: Sequence[Job], works: Sequence[Callable[[], Any]]) -> None:
         """Start a thread for each job."""
         for at, (job, work) in enumerate(zip(jobs, works, strict=True)):
             name = f"vlrt-job-{job.ticket.model}"
-            # A daemon: work that never ends does not keep the process.
-            thread = threading.Thread(target=self._work, args=(job, work), name=name, daemon=True)
             try:
-                thread.start()
-            except RuntimeError as error:
+                # A daemon: work that never ends does not keep the process.
+                threading.Thread(
+                    target=self._work, args=(job, work), name=name, daemon=True
+                ).start()
+            except (RuntimeError, MemoryError) as error:
                 for never in jobs[at:]:
                     self._free(never)
                 raise OverloadError(
                     f"no thread for {job.ticket.model}: {error}; retry", 1.0
                 ) from error
 
-    async def _landed(self, model: str, jobs: Sequence[_Job]) -> None:
+    async def _landed(self, model: str, jobs: Sequence[Job]) -> None:
         """Wait until all have ended, or one has failed and all before it have ended."""
         while True:
             failed = next((at for at, job in enumerate(jobs) if job.failed), len(jobs))
@@ -230,7 +197,7 @@ class Jobs:
                 raise self._late(model)
             await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    def _result(self, job: _Job) -> Done[Any]:
+    def _result(self, job: Job) -> Done[Any]:
         # Not kept, as in `Run.result`.
         outcome, job.outcome = job.outcome, None
         try:
@@ -252,13 +219,13 @@ class Jobs:
             f"{model} was not done within {self._deadline_s:g} s; retry in {seconds:.0f} s", seconds
         )
 
-    def _cancel(self, job: _Job) -> None:
+    def _cancel(self, job: Job) -> None:
         """Let a job end as soon as it can, if it has not ended."""
         if not job.ended.done():
             job.ticket.cancel()
             self._scheduler.forget(job.ticket)
 
-    def _work(self, job: _Job, work: Callable[[], Any]) -> None:
+    def _work(self, job: Job, work: Callable[[], Any]) -> None:
         """What a job's thread does."""
         try:
             job.outcome = self._attempt(job.ticket, work)
@@ -284,7 +251,7 @@ class Jobs:
             ended.__cause__ = error
             return ended
 
-    def _free(self, job: _Job) -> None:
+    def _free(self, job: Job) -> None:
         """Count a job as ended, and tell the loop."""
         self._scheduler.forget(job.ticket)
         with self._lock:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from vlrt.results import LabelSet
@@ -13,11 +14,20 @@ from vlrt.templates import Templates
 Encoded: TypeAlias = LabelSet | Sequence[str]
 
 
+@dataclass
+class _Coming:
+    """A set that is being made, and how many wait for it."""
+
+    task: "asyncio.Task[LabelSet]"
+    waiting: int = 0
+
+
 class LabelCache:
     """The label sets that were used last, within a bound of memory. For one event loop.
 
     A set is kept whole, and not label by label, so that what a request gets does not depend on what
-    was asked before it. Requests that want the same set at the same time wait for one encoding.
+    was asked before it. Requests that want the same set at the same time wait for one encoding,
+    which ends when all of them have gone.
 
     Args:
         jobs: where labels are encoded.
@@ -32,7 +42,7 @@ class LabelCache:
     def __init__(self, jobs: Jobs, max_bytes: int) -> None:
         self._jobs, self._max_bytes = jobs, max_bytes
         self._kept: OrderedDict[Hashable, tuple[LabelSet, int]] = OrderedDict()
-        self._coming: dict[Hashable, asyncio.Task[LabelSet]] = {}
+        self._coming: dict[Hashable, _Coming] = {}
         self.hits = self.misses = self.bytes = 0
 
     async def encoded(
@@ -66,9 +76,18 @@ class LabelCache:
             self.misses += 1
             task = asyncio.create_task(self._encode(key, served, labels, templates, truncate))
             task.add_done_callback(_seen)
-            self._coming[key] = task
-        # A client that goes does not take the set from the others that wait for it.
-        return await asyncio.shield(self._coming[key])
+            self._coming[key] = _Coming(task)
+        coming = self._coming[key]
+        coming.waiting += 1
+        try:
+            # A client that goes does not take the set from the others that wait for it.
+            return await asyncio.shield(coming.task)
+        finally:
+            coming.waiting -= 1
+            if not coming.waiting:
+                self._forget(key, coming.task)
+                coming.task.cancel()  # one that is done does not mind
+            del coming  # an error knows this frame, and the task knows the error
 
     async def _encode(
         self,
@@ -87,9 +106,14 @@ class LabelCache:
         try:
             found = (await self._jobs.run(served.name, encode)).value
         finally:
-            del self._coming[key]
+            self._forget(key, asyncio.current_task())
         self._keep(key, found)
         return found
+
+    def _forget(self, key: Hashable, task: "asyncio.Task[LabelSet] | None") -> None:
+        """Let nobody wait for an encoding any more, unless it is another's by now."""
+        if key in self._coming and self._coming[key].task is task:
+            del self._coming[key]
 
     def _keep(self, key: Hashable, found: LabelSet) -> None:
         # About: a string takes up to four bytes a character, and what is around it as many again.

@@ -119,7 +119,7 @@ class Lanes:
                     run.ticket.wait(run.bell)
         except BaseException:
             with self._lock:
-                run.left = True
+                run.leave()
                 self._queues.remove([run])
             raise
 

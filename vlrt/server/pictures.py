@@ -51,6 +51,7 @@ _REFUSED = (
     ("compressed by gzip", re.compile(rb"\x1f\x8b")),
 )
 _NO_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
+_PIECE = 2**20
 
 
 class Limits(Protocol):
@@ -94,8 +95,8 @@ def from_text(text: str) -> bytes:
     try:
         data = _decoded(text)
     except ValueError as error:
-        wrong = _NO_BASE64.search(text)
-        why = str(error) if wrong is None else f"{wrong[0]!a} at {wrong.start()}"
+        wrong = _wrong(text)
+        why = str(error) if wrong is None else f"{text[wrong]!a} at {wrong}"
         raise ImageError(
             f"{text[:24]!a}... of {len(text)} characters is not base64: {why}; "
             "valid: A-Z, a-z, 0-9, '+', '/' and '=' at the end, without line breaks; "
@@ -104,6 +105,15 @@ def from_text(text: str) -> bytes:
     if not data:
         raise ImageError("the picture's base64 is empty")
     return data
+
+
+def _wrong(text: str) -> int | None:
+    """Where the first character is that base64 does not have."""
+    for start in range(0, len(text), _PIECE):  # in between, other threads get their turn
+        found = _NO_BASE64.search(text, start, start + _PIECE)
+        if found is not None:
+            return found.start()
+    return None
 
 
 def _decoded(text: str) -> bytes:

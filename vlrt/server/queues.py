@@ -82,10 +82,14 @@ class Run:
         return self.left or (self.ticket is not None and self.ticket.over)
 
     def settle(self, outcome: Outputs | Exception) -> None:
-        """Tell the caller what became of it; the first word stands."""
-        if self.outcome is None:
+        """Tell the caller what became of it, if it is there; the first word stands."""
+        if self.outcome is None and not self.left:
             self.outcome = outcome
         self.bell.ring()
+
+    def leave(self) -> None:
+        """Have its caller ask for no outcome any more."""
+        self.left, self.outcome = True, None  # not kept, as in `result`
 
     def result(self) -> Outputs:
         """The outputs; for the caller, once.

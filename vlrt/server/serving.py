@@ -25,11 +25,14 @@ from vlrt.server.settings import Settings
 
 _log = logging.getLogger("vlrt.server")
 _MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WORD_S = 1  # for telling the clients whose requests are cut off, and for threads to end
 
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT: then finish what is in flight, within `drain_s`.
+
+    While it loads, either ends the process at once, with 0.
 
     Returns:
         0. A second signal ends the process at once, with 128 and its number.
@@ -39,6 +42,8 @@ def serve(settings: Settings) -> int:
         VlrtError: a model cannot be loaded.
     """
     _set_up_logging(settings.log_level)
+    for number in _SIGNALS:
+        signal.signal(number, _ended_early)
     share_arenas()
     # It is had before the models are loaded, which takes longer, but does not listen yet.
     listening = _bound(settings.host, settings.port)
@@ -110,15 +115,13 @@ class _Server(uvicorn.Server):
                 "whoever reaches it can use it. Give it keys with --api-key or --api-keys-file",
                 file=sys.stderr,
             )
-        for line in announcement(settings, self._context.catalogue, f"http://{_asked(host, port)}"):
-            print(line)
-        sys.stdout.flush()
+        address = f"http://{_asked(host, port)}"
+        _say("\n".join(announcement(settings, self._context.catalogue, address)))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """See to signals. uvicorn would raise them again at the end, and so end with 143."""
-        handled = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -193,6 +196,25 @@ def _asked(host: str, port: int) -> str:
     """An address as clients on this machine write it."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  they cannot ask "any"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _say(text: str) -> None:
+    """Print a text at once. Whoever does not want to read it is served all the same."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _log.warning("stdout cannot be written: %s", error.strerror or error)
+        # What it still holds goes nowhere, or it would fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _ended_early(sig: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """End while models are loaded: nothing was begun that had to be finished.
+
+    The first process of a container has to say this: signals that it does not handle, it ignores.
+    """
+    _log.info("ended before it listened")
+    os._exit(0)
 
 
 def _set_up_logging(level: str) -> None:

@@ -1,7 +1,7 @@
 """How many threads may work at the same time."""
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 from vlrt.checks import checked_count
@@ -16,26 +16,35 @@ class _Waiter:
         self.has_slot = False
 
 
+def _no_bound(_model: str) -> float:
+    return float("inf")
+
+
 class Slots:
     """A number of slots, each of which lets one thread work. Safe to use from several threads.
 
     A slot that is given back goes straight to the next thread that waits, so that none overtakes:
     first to those that worked before, in order; then to the models in turn, to each one's threads
-    in order.
+    in order. A model of which enough have begun has no turn until one of them has ended: what they
+    hold takes memory, and more of it would only wait.
 
     Args:
         number: of slots.
+        most: threads of a model that may have begun and not ended, which is more than none. They
+            must not wait for others of that model to begin.
 
     Raises:
-        OptionError: it is not a whole number of 1 or more.
+        OptionError: `number` is not a whole number of 1 or more.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, most: Callable[[str], float] = _no_bound) -> None:
         self._free = checked_count("slots", number)
+        self._most = most
         self._lock = threading.Lock()
-        # A slot is free only while both are empty.
+        # A slot is free only while nobody who waits may have it.
         self._resumed: deque[_Waiter] = deque()
         self._new: OrderedDict[str, deque[_Waiter]] = OrderedDict()  # by model, the next one first
+        self._begun: Counter[str] = Counter()  # by model, those that have not ended
 
     def acquire(
         self, model: str, *, resumed: bool = False, wait: Callable[[Bell], None] = Bell.wait
@@ -44,17 +53,16 @@ class Slots:
 
         Args:
             model: for which it works.
-            resumed: whether it worked before, and has more to do.
+            resumed: whether it worked before, and has more to do. Otherwise it begins, and is to
+                `end`.
             wait: waits for a bell, but may come back sooner. An exception out of it ends the wait
                 for a slot too, and is passed on.
         """
+        waiter = _Waiter()
         with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            waiter = _Waiter()
             line = self._resumed if resumed else self._new.setdefault(model, deque())
             line.append(waiter)
+            self._hand_out()
         try:
             while not waiter.has_slot:
                 wait(waiter.bell)
@@ -65,29 +73,45 @@ class Slots:
     def release(self) -> None:
         """Give a slot back."""
         with self._lock:
-            self._pass_on()
+            self._free += 1
+            self._hand_out()
+
+    def end(self, model: str) -> None:
+        """Count a thread that has begun, and has no slot any more, as ended."""
+        with self._lock:
+            self._begun[model] -= 1
+            self._hand_out()
 
     def _leave(self, model: str, waiter: _Waiter, line: "deque[_Waiter]") -> None:
         """Wait no more; a slot that came at the last moment is the next one's."""
         with self._lock:
             if waiter.has_slot:
-                self._pass_on()
+                self._free += 1
+                if line is not self._resumed:
+                    self._begun[model] -= 1
+                self._hand_out()
                 return
             line.remove(waiter)
             if line is self._new.get(model) and not line:
                 del self._new[model]
 
-    def _pass_on(self) -> None:
-        """Give a slot to the next thread that waits; the caller has the lock."""
+    def _hand_out(self) -> None:
+        """Give free slots to the next threads that may have them; the caller has the lock."""
+        while self._free and (waiter := self._next()) is not None:
+            self._free -= 1
+            waiter.has_slot = True
+            waiter.bell.ring()
+
+    def _next(self) -> _Waiter | None:
+        """Whose turn it is; it waits no more."""
         if self._resumed:
-            waiter = self._resumed.popleft()
-        elif self._new:
-            model, line = self._new.popitem(last=False)
-            waiter = line.popleft()
-            if line:
-                self._new[model] = line  # as the last one
-        else:
-            self._free += 1
-            return
-        waiter.has_slot = True
-        waiter.bell.ring()
+            return self._resumed.popleft()
+        for model, line in self._new.items():
+            if self._begun[model] < self._most(model):
+                self._begun[model] += 1
+                del self._new[model]
+                waiter = line.popleft()
+                if line:
+                    self._new[model] = line  # as the last one
+                return waiter
+        return None

@@ -4,13 +4,19 @@ Each picture is a job of its own, so that those of several requests share the gr
 JSON: it is written in their threads, and the event loop only puts it together.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from vlrt.errors import ImageError, LimitError, NotServedError, OptionError
-from vlrt.results import LabelSet
+from vlrt.errors import (
+    AddressError,
+    ImageError,
+    LimitError,
+    NotServedError,
+    OptionError,
+    RequestError,
+)
+from vlrt.results import Detections, LabelSet
 from vlrt.server.answering import rendered
 from vlrt.server.context import Context
 from vlrt.server.fetch import fetch
@@ -21,6 +27,11 @@ from vlrt.server.pictures import picture
 from vlrt.server.schemas import AskRequest, ClassifyRequest, DetectRequest, Example, MatchRequest
 from vlrt.server.settings import Settings
 
+# Of one picture, as lines of its answer: with every box told for every label, or every answer to
+# every question, there would be millions, and a few requests would fill the memory.
+MOST_FOUND = 10_000
+FETCHING = "fetching pictures"  # stands where jobs have a model's name; none can be called this
+
 _BY_EXAMPLE = ("threshold", "iou_threshold", "top_k")
 _BY_LABEL = ("class_agnostic", "multi_label", "soft_nms")
 _OF_LABELS = ("templates", "truncate")
@@ -28,7 +39,7 @@ _OF_LABELS = ("templates", "truncate")
 
 async def classify(context: Context, served: Served, asked: ClassifyRequest) -> list[Done[str]]:
     """Score pictures against labels."""
-    sources = await fetched(asked.sources, context.settings)
+    sources = await fetched(context, asked.sources)
     labels = await context.labels.encoded(
         served, asked.labels, asked.templates, truncate=asked.truncate
     )
@@ -45,7 +56,7 @@ async def detect(context: Context, served: Served, asked: DetectRequest) -> list
     if asked.labels is None:
         return await _detect_like(context, served, asked)
     options = asked.given(*_BY_EXAMPLE, *_BY_LABEL)
-    sources = await fetched(asked.sources, context.settings)
+    sources = await fetched(context, asked.sources)
     labels = await context.labels.encoded(
         served, asked.labels, asked.templates, truncate=asked.truncate
     )
@@ -53,7 +64,7 @@ async def detect(context: Context, served: Served, asked: DetectRequest) -> list
         options |= asked.given(*_OF_LABELS)
 
     def work(data: bytes) -> Any:
-        return served.model.detect(data, labels, **options).to_dict()
+        return _objects(served.model.detect(data, labels, **options))
 
     return await each(context, served, sources, work)
 
@@ -68,14 +79,16 @@ async def _detect_like(context: Context, served: Served, asked: DetectRequest) -
         raise NotServedError(f"{served.name} finds objects by labels alone, not by examples")
     options = asked.given(*_BY_EXAMPLE)
     examples: Sequence[Example] = asked.examples or ()
-    shown = [one.image for one in examples if one.image is not None]
+    shown = {at: one.image for at, one in enumerate(examples) if one.image is not None}
     on_itself = len(shown) < len(examples)
     if on_itself and len(asked.sources) > 1:
         raise OptionError(
             "an example without an image is in the picture that is searched, so there must be one "
             f"picture, not {len(asked.sources)}"
         )
-    several = await fetched([*asked.sources, *shown], context.settings)
+    names = [("picture", at) for at in range(len(asked.sources))]
+    names += [("example", at) for at in shown]
+    several = await fetched(context, [*asked.sources, *shown.values()], names)
     sources, pictures = several[: len(asked.sources)], several[len(asked.sources) :]
 
     def encoded(searched: Any) -> LabelSet:
@@ -97,23 +110,43 @@ async def _detect_like(context: Context, served: Served, asked: DetectRequest) -
 
         def work(data: bytes) -> Any:
             seen = served.model.encode_image(data)  # once, though it is searched and an example
-            return served.model.detect_like(seen, encoded(seen), **options).to_dict()
+            return _objects(served.model.detect_like(seen, encoded(seen), **options))
 
     else:
         labels = (await context.jobs.run(served.name, partial(encoded, None))).value
 
         def work(data: bytes) -> Any:
-            return served.model.detect_like(data, labels, **options).to_dict()
+            return _objects(served.model.detect_like(data, labels, **options))
 
     return await each(context, served, sources, work)
 
 
+def _objects(found: Detections) -> dict[str, Any]:
+    """What was found in a picture, as JSON has it.
+
+    Raises:
+        LimitError: it is too much.
+    """
+    if len(found) > MOST_FOUND:
+        raise LimitError(
+            f"{len(found)} objects were found; this server tells {MOST_FOUND} of a picture: give a "
+            "higher threshold, or top_k"
+        )
+    return found.to_dict()
+
+
 async def ask(context: Context, served: Served, asked: AskRequest) -> list[Done[str]]:
     """Answer questions about pictures."""
-    sources = await fetched(asked.sources, context.settings)
+    sources = await fetched(context, asked.sources)
 
     def work(data: bytes) -> Any:
         found = served.model.ask(data, asked.asked, top_k=asked.top_k, truncate=asked.truncate)
+        number = sum(map(len, found))
+        if number > MOST_FOUND:
+            raise LimitError(
+                f"{number} answers to {len(found)} questions; this server tells {MOST_FOUND} of a "
+                "picture: give a lower top_k, or ask less at once"
+            )
         return [one.to_dict() for one in found]
 
     return await each(context, served, sources, work)
@@ -121,7 +154,7 @@ async def ask(context: Context, served: Served, asked: AskRequest) -> list[Done[
 
 async def match(context: Context, served: Served, asked: MatchRequest) -> list[Done[str]]:
     """Score how well pictures and texts belong together."""
-    sources = await fetched(asked.sources, context.settings)
+    sources = await fetched(context, asked.sources)
 
     def work(data: bytes) -> Any:
         found = served.model.match(data, asked.matched, truncate=asked.truncate)
@@ -130,26 +163,43 @@ async def match(context: Context, served: Served, asked: MatchRequest) -> list[D
     return await each(context, served, sources, work)
 
 
-async def fetched(sources: Sequence[Source], settings: Settings) -> list[str | bytes]:
-    """Pictures with those fetched that are elsewhere. It is done before there is a job.
+async def fetched(
+    context: Context, sources: Sequence[Source], names: Sequence[tuple[str, int]] = ()
+) -> list[str | bytes]:
+    """Pictures with those fetched that are elsewhere.
 
-    All of a request's together may be as large as its body may.
+    Before there is a job of the model: others of its jobs do not wait for a slow host. But by jobs,
+    so that there are no more of them, of all requests, than a model may have. All of a request's
+    together may be as large as its body may.
+
+    Args:
+        sources: the pictures.
+        names: what and which each is, for errors; left out, "picture" and its position.
 
     Raises:
-        AddressError: this server does not fetch from there.
-        ImageError: there is none.
+        AddressError, RequestError: this server does not fetch from there.
+        ImageError, LimitError: there is none, or it is too large; of several, it is named.
+        OverloadError: too many are being fetched.
     """
-    elsewhere = sum(isinstance(source, Address) for source in sources)
-    most = int(settings.max_body_mib * 2**20) // max(1, elsewhere)
+    settings = context.settings
+    elsewhere = [at for at, source in enumerate(sources) if isinstance(source, Address)]
+    if not elsewhere:
+        return list(sources)  # type: ignore[arg-type]
+    most = int(settings.max_body_mib * 2**20) // len(elsewhere)
 
-    async def here(source: Source) -> str | bytes:
-        if not isinstance(source, Address):
-            return source
-        return await asyncio.to_thread(
-            fetch, source.url, settings.url_hosts, settings.url_timeout_s, most
-        )
+    def get(at: int) -> bytes:
+        url = sources[at].url  # type: ignore[union-attr]
+        try:
+            return fetch(url, settings.url_hosts, settings.url_timeout_s, most)
+        except (AddressError, ImageError, RequestError) as error:
+            what, position = names[at] if names else ("picture", at)
+            raise named(error, what, position, len(sources)) from error
 
-    return list(await asyncio.gather(*map(here, sources)))
+    done = await context.fetches.run_all(FETCHING, [partial(get, at) for at in elsewhere])
+    found: list[Any] = list(sources)
+    for at, one in zip(elsewhere, done, strict=True):
+        found[at] = one.value
+    return found
 
 
 async def each(
@@ -170,7 +220,7 @@ async def each(
         data = data_of(source, "picture", position, len(sources), context.settings)
         try:
             return rendered(work(data))
-        except ImageError as error:
+        except (ImageError, LimitError) as error:
             raise named(error, "picture", position, len(sources)) from error
 
     works = [partial(job, position, source) for position, source in enumerate(sources)]

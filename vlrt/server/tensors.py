@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlrt.errors import LimitError, RequestError
+from vlrt.server.answering import rendered
 from vlrt.session import Tensor
 
 # The protocol's numbers. Its BYTES are texts, which no graph of vlrt takes, and its BF16 NumPy does
@@ -38,6 +39,7 @@ _KINDS: Mapping[str, tuple[set[type], str]] = {
     "u": ({int}, "whole numbers"),
     "f": ({int, float}, "numbers"),
 }
+_PIECE = 2**13  # numbers
 _SHORT = Repr()
 
 
@@ -181,8 +183,10 @@ def from_binary(
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
 
 
-def to_json(what: str, array: NDArray[Any]) -> list[Any]:
+def to_json(what: str, array: NDArray[Any]) -> str:
     """A tensor's numbers in one list, last axis first; read again, they are the same numbers.
+
+    It is written in pieces: in the middle of one, no other thread of the process goes on.
 
     Raises:
         RequestError: one is NaN or an infinity, which JSON does not have.
@@ -192,8 +196,9 @@ def to_json(what: str, array: NDArray[Any]) -> list[Any]:
             f"{what} holds NaN or an infinity, which JSON does not have; ask for binary data to "
             "see it"
         )
-    values: list[Any] = array.ravel().tolist()
-    return values
+    flat = array.ravel()
+    pieces = (flat[at : at + _PIECE].tolist() for at in range(0, len(flat), _PIECE))
+    return f"[{','.join(rendered(piece)[1:-1] for piece in pieces)}]"
 
 
 def to_binary(array: NDArray[Any]) -> bytes:

@@ -48,7 +48,8 @@ class Ticket:
         self._lock = threading.Lock()
         self._bells: set[Bell] = set()
         self._cancelled = False
-        self._works = False  # whether it has a slot
+        self._begun = False  # whether it ever had a slot
+        self._works = False  # whether it has one
         self._ran = False  # whether a graph
 
     @property
@@ -111,7 +112,7 @@ class Ticket:
         try:
             if self._slots is not None:
                 self._slots.acquire(self.model, resumed=resumed, wait=self.wait)
-                self._works = True
+                self._begun = self._works = True
             self.check()
         finally:
             self.mark("wait")
@@ -120,6 +121,8 @@ class Ticket:
         """Work no more: give the slot back, if it has one."""
         self.mark("finish" if self._ran else "prepare")
         self._give_back()
+        if self._begun and self._slots is not None:
+            self._slots.end(self.model)
 
     def _give_back(self) -> None:
         if self._works and self._slots is not None:
@@ -128,13 +131,16 @@ class Ticket:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Give the slot back for the time of a wait, and take one again after it."""
+        """Give the slot back for the time of a wait, and take one again after it.
+
+        Raises:
+            Cancelled, DeadlineError: see `begin`. Without a slot nothing goes on.
+        """
         self._give_back()
         try:
             yield
         finally:
-            if not self.over:
-                self.begin(resumed=True)
+            self.begin(resumed=True)
 
 
 _current: ContextVar[Ticket | None] = ContextVar("vlrt_ticket", default=None)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from vlrt import __version__
 from vlrt.errors import NotServedError, OverloadError
@@ -18,6 +18,7 @@ from vlrt.server.context import Context
 from vlrt.server.describing import problems
 from vlrt.server.health import check_ready
 from vlrt.server.leaving import unless_gone
+from vlrt.server.reading import body_of, check_plain
 from vlrt.server.tensors import datatype
 from vlrt.server.v2_infer import VERSION, Graph, graphs_of, infer, read
 from vlrt.session import Tensor
@@ -73,7 +74,7 @@ def _add_server(routes: APIRouter, context: Context, graphs: Mapping[str, Graph]
         openapi_extra=schemas.body(schemas.IndexRequest, required=False),
     )
     async def repository_index(request: Request) -> list[schemas.Indexed]:
-        body = await request.body()
+        body = await body_of(request)
         asked = read(schemas.IndexRequest, body) if body else schemas.IndexRequest()
         state: Literal["READY", "UNAVAILABLE"] = "READY"
         reason = ""
@@ -130,10 +131,8 @@ def _add_models(
         ] = None,
     ) -> Response:
         began = time.perf_counter()
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise HTTPException(415, f"Content-Encoding is {encoding!r:.40}; valid: identity")
-        work = partial(infer, graph, await request.body(), header_length)
+        check_plain(request)
+        work = partial(infer, graph, await body_of(request), header_length)
         done = await unless_gone(
             request, context.jobs.run(graph.model, work), context.settings.deadline_s
         )

@@ -10,7 +10,7 @@ from vlrt.errors import InferenceError, LimitError, OptionError, RequestError
 from vlrt.server.answering import rendered
 from vlrt.server.batching import BatchingRunner
 from vlrt.server.models import Catalogue
-from vlrt.server.reading import parsed_json, told
+from vlrt.server.reading import bounds_of_tensors, parsed_json, told
 from vlrt.server.schemas import Strict
 from vlrt.server.tensors import (
     DATATYPES,
@@ -124,9 +124,12 @@ def read(model: type[S], text: bytes) -> S:
     Raises:
         RequestError: it is no JSON.
         OptionError: a field is missing, unknown, or not valid; all of them are named.
+        LimitError: it is more than is taken as JSON.
     """
     try:
-        return model.model_validate(parsed_json(text))
+        return model.model_validate(parsed_json(text, bounds_of_tensors()))
+    except LimitError as error:
+        raise LimitError(f"{error}; tensors may come as binary data too") from error
     except ValidationError as error:
         raise OptionError(told(error, model)) from error
 
@@ -183,7 +186,7 @@ def _check_rows(graph: Graph, rows: Mapping[str, int]) -> None:
 
 def _answer(graph: Graph, asked: InferRequest, outputs: Mapping[str, NDArray[Any]]) -> Answer:
     tensors: list[bytes] = []
-    described: list[dict[str, Any]] = []
+    described: list[str] = []
     for name, binary in _wanted(graph, asked).items():
         array = outputs[name]
         one: dict[str, Any] = {
@@ -194,13 +197,14 @@ def _answer(graph: Graph, asked: InferRequest, outputs: Mapping[str, NDArray[Any
         if binary:
             tensors.append(to_binary(array))
             one["parameters"] = {"binary_data_size": len(tensors[-1])}
+            described.append(rendered(one))
         else:
-            one["data"] = to_json(f"output {name!r}", array)
-        described.append(one)
+            data = to_json(f"output {name!r}", array)
+            described.append(f'{rendered(one)[:-1]},"data":{data}}}')
     head = {
         "model_name": graph.name,
         "model_version": VERSION,
         **({} if asked.id is None else {"id": asked.id}),
-        "outputs": described,
     }
-    return Answer(rendered(head).encode(), tensors)
+    text = f'{rendered(head)[:-1]},"outputs":[{",".join(described)}]}}'
+    return Answer(text.encode(), tensors)

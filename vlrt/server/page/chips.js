@@ -6,6 +6,7 @@ export class Chips {
   #labels = [];
   #input = byId("labels");
   #list = byId("labels-list");
+  #box = byId("labels-box");
 
   constructor() {
     this.#input.addEventListener("input", () => {
@@ -18,7 +19,7 @@ export class Chips {
       event.preventDefault();
       this.add(text.split(/[,\r\n]+/));
     });
-    byId("labels-box").addEventListener("click", (event) => {
+    this.#box.addEventListener("click", (event) => {
       if (event.target.id === "labels-box") this.#input.focus();
     });
   }
@@ -37,6 +38,7 @@ export class Chips {
       if (label && !this.#labels.includes(label)) this.#labels.push(label);
     }
     this.#draw();
+    this.#box.scrollTop = this.#box.scrollHeight; // to where the next is typed
   }
 
   focus() { this.#input.focus(); }
@@ -69,7 +71,7 @@ export class Chips {
     this.#list.replaceChildren(...this.#labels.map((label, position) => el(
       "li",
       { class: "chip" },
-      el("span", { class: "name" }, label),
+      el("span", { class: "name", dir: "auto" }, label),
       el("button", {
         type: "button", "aria-label": `Remove ${label}`, onclick: () => this.#remove(position),
       }, "\u00d7"),

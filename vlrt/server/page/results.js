@@ -28,7 +28,7 @@ const bars = (rows, label) => el("ol", { class: "bars", "aria-label": label }, .
   ({ name, share, number }) => el(
     "li",
     {},
-    el("div", { class: "line" }, el("b", {}, name), el("span", { class: "score" }, number)),
+    el("div", { class: "line" }, el("b", {}, el("bdi", {}, name)), el("span", { class: "score" }, number)),
     bar(share),
   ),
 ));
@@ -64,7 +64,7 @@ export const objects = (found, lit) => {
       "button",
       { type: "button", class: "row", onclick: () => lit(number) },
       badge(number, object.position),
-      el("span", {}, object.label, " ", el("small", {}, corners(object.box))),
+      el("span", {}, el("bdi", {}, object.label), " ", el("small", {}, corners(object.box))),
     )),
     el("td", {}, el(
       "div",
@@ -160,7 +160,7 @@ export const timing = (total, stages) => {
 };
 
 export const summary = (lead, more) => {
-  byId("summary").replaceChildren(lead, " ", el("span", {}, more));
+  byId("summary").replaceChildren(el("bdi", {}, lead), " ", el("span", {}, more));
   show(byId("results"), true);
 };
 
