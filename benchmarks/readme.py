@@ -16,6 +16,8 @@ from typing import Any
 
 from .document import Document, read
 from .machine import ROOT
+from .serve_steps import ALONE, BATCHING
+from .wording import ratio_interval
 
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -137,6 +139,36 @@ def accuracy(name: str, columns: Sequence[tuple[str, str]]) -> Rows:
         yield [title, *(f"{values[(contender, *column)]:.1%}" for column in columns)]
 
 
+def serving() -> Rows:
+    """How many requests a second a server answers, one line a number of clients."""
+    for row in result("serve-clip-b32")["body"]["compare_batching"]["rows"]:
+        rates = (f"{row['medians'][name]:.1f}" for name in (BATCHING, ALONE))
+        yield [str(row["clients"]), *rates, ratio_interval(row["ratio"])]
+
+
+def arriving() -> Rows:
+    """What becomes of requests that come at random, one line a rate; the first is one client's."""
+    closed = result("serve-clip-b32")["body"]["compare_batching"]["rows"][0]
+    half = result("serve-clip-b32-half")["body"]["half_load"]
+    over = result("serve-clip-b32-overload")["body"]["overload"]
+    for title, answered, refused, failures, summary in (
+        (
+            "one after the other", closed["summary"][BATCHING]["runs"], closed["refused"][BATCHING],
+            closed["failures"][BATCHING], closed["summary"][BATCHING],
+        ),
+        (
+            "at random, half of the capacity", half["summary"]["runs"], half["refused"],
+            half["failures"], half["summary"],
+        ),
+        (
+            "at random, four times the capacity", over["answers"]["200"], over["answers"]["503"],
+            over["failures"], over["summary"],
+        ),
+    ):  # fmt: skip
+        counts = (f"{count:,}" for count in (answered, refused, sum(failures.values())))
+        yield [title, *counts, *(f"{summary[name]:.0f}" for name in ("p50_ms", "p99_ms"))]
+
+
 _PEERS = ("torch-fp32", "torch-compile-bf16", "openvino-bf16", "openvino-int8")
 _DETECTION = [(m, g) for m in ("mAP50", "mAP") for g in ("seen", "never seen")]
 # What README calls a kind of question, and what the dataset does.
@@ -158,6 +190,10 @@ TABLES: dict[tuple[str, ...], Callable[[], Rows]] = {
         "from file to result, vlrt int8 times as fast as", "PyTorch fp32",
         "transformers' pipeline fp32", "optimum-onnx fp32",
     ): whole_way,
+    (
+        "clients at a time", "requests a second", "without batching", "times as many",
+    ): serving,
+    ("requests come", "answered", "503", "failed", "p50, ms", "p99, ms"): arriving,
     ("time / transformers", "hf-processors-rs", "vlrt", 'vlrt, `decode="fast"`'): preprocessing,
     ("top-1 among 64 labels", "pairs seen in training", "pairs never seen"): lambda: accuracy(
         "demo-clip", [("top-1", "seen"), ("top-1", "never seen")]

@@ -19,6 +19,7 @@ BATCHING, ALONE = "batching", "no batching"
 HALF, OVERLOAD = 0.5, 4.0
 # A capacity that is further from its repetition is not worth a share of it.
 _STEADY = 1.25
+_CAPACITY_S = 10.0
 # A request that the server has not answered so long after its own deadline is lost.
 _PATIENCE_S = 60.0
 _EVERY_S = 0.1
@@ -222,7 +223,8 @@ def overload(bench: Bench) -> Step:
 
 
 def capacity(bench: Bench, server: Server, **told: Any) -> float:
-    """Right answers a second to many clients."""
+    """Right answers a second to many clients, in no more than a moment of the time there is."""
+    told = {"seconds": min(bench.seconds, _CAPACITY_S), **told}
     found = bench.closed(server, bench.busy, f"{server.name}, capacity", **told)
     return float(found["per_second"])
 
