@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pictures import FILES, encoded, picture, rotated_jpeg
 from PIL import Image, features
 
-AMOUNT = int(os.environ.get("VLRT_FUZZ", "1500"))
+AMOUNT = int(os.environ.get("VLRT_FUZZ", "600"))
 SEED = int(os.environ.get("VLRT_FUZZ_SEED", "0"))
 SHARES = {"description": 0.5, "bodies": 0.2, "pictures": 0.3}
 LABELS = ["a red circle", "a blue square"]
