@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ids import told
 from owl import torch_model
 from tolerances import ALPHA_ABS, CLASS_LOGITS_ABS, MATHS_ABS
 
@@ -169,7 +170,7 @@ NO_UNIT = [-0.1, 1.1, math.nan, math.inf, "0.5", None, True, [0.5], 1j]
         ({"soft_nms": 0.5, "iou_threshold": 0.5}, "give one of them"),
         ({"class_agnostic": True}, "no effect"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_a_bad_option_is_named(options, says):
     with pytest.raises(OptionError, match=says):
@@ -207,7 +208,7 @@ def test_every_label_has_its_limit(threshold, expected):
         ({"cat": 0.5, "dog": 0.5, "cow": 0.5}, r"\['cow'\], not among the labels"),
         ({"cat": 0.5, "dog": 2}, "threshold is 2"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_a_bad_threshold_is_named(threshold, says):
     with pytest.raises(OptionError, match=says):
@@ -227,7 +228,7 @@ def test_a_box_in_the_picture_is_taken(box):
         (0, 0, math.nan, 9), (0, 0, math.inf, 9), (0, 0, 1e300, 9), (0, 0, 10**400, 9),
         ("1", "2", "3", "4"), (True, False, True, True), [(0, 0), (1,)], iter([0, 0, 1, 1]),
     ],
-    ids=str,
+    ids=told,
 )  # fmt: skip
 def test_a_box_that_is_none_is_refused(box):
     with pytest.raises(OptionError, match=r"valid: .* 64x48"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ids import told
 from pictures import encoded, picture, rotated_jpeg
 
 from vlrt import stream
@@ -232,6 +233,6 @@ def test_one_picture_is_no_stream(one):
         check_several(one, "iter_detect")
 
 
-@pytest.mark.parametrize("several", [[], (), iter([]), {"a.jpg"}, (n for n in "ab")], ids=str)
+@pytest.mark.parametrize("several", [[], (), iter([]), {"a.jpg"}, (n for n in "ab")], ids=told)
 def test_anything_that_gives_pictures_is_a_stream(several):
     check_several(several, "iter_detect")

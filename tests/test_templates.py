@@ -1,6 +1,7 @@
 """Prompt templates: the list, filling, reading."""
 
 import pytest
+from ids import told
 
 from vlrt import IMAGENET_TEMPLATES
 from vlrt.errors import OptionError, TextError
@@ -28,7 +29,7 @@ def test_a_label_takes_the_place_of_the_braces(templates, label, expected):
 
 
 @pytest.mark.parametrize(
-    "templates", [[], (), "a {}", "", ["a"], ["{} {}"], [""], [None], [7], ["{}", "b"]], ids=str
+    "templates", [[], (), "a {}", "", ["a"], ["{} {}"], [""], [None], [7], ["{}", "b"]], ids=told
 )
 def test_templates_without_exactly_one_place_are_refused(templates):
     with pytest.raises(TextError, match="template"):
@@ -45,7 +46,7 @@ def test_a_file_holds_one_a_line(tmp_path):
     assert read(str(file)) == ("a {}.", "ein schönes {}")
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe\x00", "directory"], ids=str)
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe\x00", "directory"], ids=told)
 def test_what_is_neither_is_refused_by_name(tmp_path, content):
     file = tmp_path / "templates.txt"
     if content == "directory":
@@ -75,7 +76,7 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
             [["a cat", "cat"], ["my dog"]],
         ),
     ],
-    ids=str,
+    ids=told,
 )
 def test_labels_share_templates_or_have_their_own(templates, labels, expected):
     assert fill_all(templates, labels) == expected
@@ -92,7 +93,7 @@ def test_labels_share_templates_or_have_their_own(templates, labels, expected):
         (7, TextError, "template"),
         (iter(()), TextError, "template"),
     ],
-    ids=str,
+    ids=told,
 )
 def test_templates_that_do_not_fit_the_labels_are_refused(templates, error, says):
     with pytest.raises(error, match=says):
