@@ -85,6 +85,20 @@ def _of_load(body: Mapping[str, Any]) -> _Entries:
             )
 
 
+def _of_serve(body: Mapping[str, Any]) -> _Entries:
+    for row in body.get("compare_batching", {}).get("rows", ()):
+        for name, rates in row["per_second"].items():
+            yield (
+                (f"requests a second, {row['clients']} clients", name),
+                {
+                    "value": row["medians"][name],
+                    "unit": "a second",
+                    "rounds": [[one] for one in rates],
+                    "more_is_better": True,
+                },
+            )
+
+
 def _of_tune(body: Mapping[str, Any]) -> _Entries:
     from .views.tune import name_of
 
@@ -100,5 +114,6 @@ ENTRIES = {
     "accuracy": _of_accuracy,
     "footprint": _of_footprint,
     "load": _of_load,
+    "serve": _of_serve,
     "tune": _of_tune,
 }

@@ -18,7 +18,8 @@ from typing import Any
 
 from PIL import Image
 
-COMMAND = (sys.executable, "-m", "vlrt.cli", "serve")
+# The one that is installed: `python -m` would take a checkout's, if it stands in one.
+COMMAND = (str(Path(sys.executable).with_name("vlrt")), "serve")
 PATIENCE_S = 120  # before a test gives up; none of them is about time
 
 
