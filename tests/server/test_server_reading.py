@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vlrt.errors import LimitError, OptionError, RequestError, TextError
 from vlrt.server.fields import Address
-from vlrt.server.reading import Bounds, bounds_of, check_limits, parsed_form, parsed_json, told
+from vlrt.server.reading import check_limits, parsed_form, told
 from vlrt.server.reading import read as understood
 from vlrt.server.schemas import (
     AskRequest,
@@ -25,6 +25,7 @@ from vlrt.server.schemas import (
     MatchRequest,
 )
 from vlrt.server.settings import Settings
+from vlrt.server.strict_json import Bounds, bounds_of, parsed_json
 
 REFUSALS = (LimitError, OptionError, RequestError, TextError)
 SETTINGS = Settings(max_images=3, max_labels=20, max_prompts=40, max_text_chars=30)

@@ -1,13 +1,8 @@
 """From a request's body to its model: JSON and multipart/form-data end in the same."""
 
 import asyncio
-import json
-import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from reprlib import Repr
 from typing import Any, TypeVar
 
@@ -15,7 +10,7 @@ from fastapi import HTTPException, Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vlrt.errors import LimitError, OptionError, RequestError, TextError
+from vlrt.errors import LimitError, OptionError, RequestError
 from vlrt.server.fields import TAGS
 from vlrt.server.multipart import Part, parts
 from vlrt.server.schemas import (
@@ -27,6 +22,7 @@ from vlrt.server.schemas import (
     TextInput,
 )
 from vlrt.server.settings import Settings
+from vlrt.server.strict_json import Bounds, bounds_of, parsed_json
 
 R = TypeVar("R", bound=Strict)
 
@@ -34,46 +30,10 @@ JSON, FORM = "application/json", "multipart/form-data"
 
 _TEXT = ("model", "question", "text")
 _TEXTS = ("labels", "questions", "texts", "templates")
-_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _MOST_TOLD = 5  # of the mistakes in one request
 _SHORT = Repr()
 _SHORT.maxstring, _SHORT.maxother = 60, 60
-
-
-@dataclass
-class Bounds:
-    """What the JSON of one request may hold, so that a small one does not become a large load.
-
-    While Python reads a part of it, nothing else in this process goes on.
-
-    Attributes:
-        keys: of an object.
-        objects: all together.
-        commas: everywhere, texts included.
-        brackets: that begin lists; those in texts are counted too.
-    """
-
-    keys: int
-    objects: float
-    commas: float
-    brackets: float = math.inf
-    _taken: Counter[str] = field(default_factory=Counter, repr=False)
-
-    def take(self, what: str, number: int) -> None:
-        """Count what was found.
-
-        Raises:
-            LimitError: it is too much by now.
-        """
-        self._taken[what] += number
-        most = getattr(self, what)
-        if self._taken[what] > most:
-            raise LimitError(f"the JSON has more than {most} {what}, the most that are taken")
-
-
 _LARGE = 2**18  # bytes
-_KEYS = 1000
-_DIGITS = 500  # of a whole number; the largest float has 309
 
 
 async def read(
@@ -133,96 +93,6 @@ def check_plain(request: Request) -> None:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise HTTPException(415, f"Content-Encoding is {encoding!r:.40}; valid: identity")
-
-
-def bounds_of(settings: Settings) -> Bounds:
-    """What no request within the limits exceeds; commas in texts are allowed for."""
-    commas = 100_000 + 20 * (settings.max_labels + settings.max_prompts)
-    objects = 100 + 4 * settings.max_images + settings.max_prompts
-    return Bounds(max(_KEYS, settings.max_labels), objects, commas)
-
-
-def bounds_of_tensors() -> Bounds:
-    """What is taken of tensors in JSON. A picture of the largest detectors is within it."""
-    return Bounds(_KEYS, objects=_KEYS, commas=2_500_000, brackets=100_000)
-
-
-def parsed_json(body: bytes, bounds: Bounds) -> Any:
-    """What a JSON text says, strictly: UTF-8, no key twice, numbers that are finite.
-
-    Args:
-        body: the text.
-        bounds: of the request; what is found counts.
-
-    Raises:
-        RequestError: it is not JSON.
-        TextError: a text holds a lone surrogate, which is no character.
-        LimitError: it is beyond the bounds.
-    """
-    bounds.take("commas", body.count(b","))
-    bounds.take("brackets", body.count(b"["))
-    try:
-        text = body.decode()
-        value = json.loads(
-            text,
-            object_pairs_hook=partial(_object, bounds=bounds),
-            parse_int=_whole,
-            parse_float=_decimal,
-            parse_constant=_no_number,
-        )
-    except LimitError:
-        raise
-    except (ValueError, RecursionError) as error:  # RequestErrors too: of both hooks
-        raise RequestError(f"the body is not JSON: {error}") from error
-    if _ESCAPED_SURROGATE.search(text):
-        try:
-            for one in _texts_in(value):
-                one.encode()
-        except UnicodeEncodeError as error:
-            raise TextError("a text of the request holds a lone surrogate") from error
-    return value
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    """All texts, the keys of objects too."""
-    left = [value]
-    while left:
-        match left.pop():
-            case str(text):
-                yield text
-            case list(several):
-                left += several
-            case dict(named):
-                left += named
-                left += named.values()
-
-
-def _object(pairs: list[tuple[str, Any]], *, bounds: Bounds) -> dict[str, Any]:
-    bounds.take("objects", 1)
-    if len(pairs) > bounds.keys:
-        raise LimitError(
-            f"an object has {len(pairs)} keys, of which {bounds.keys} are taken at most"
-        )
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RequestError(f"an object has the key {twice!a:.60} twice")
-    return found
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _DIGITS:  # reading them takes time by the square of their number
-        raise RequestError(f"a number has {len(digits)} digits, of which {_DIGITS} are valid")
-    return int(digits)
-
-
-def _decimal(digits: str) -> float:
-    return float(digits)  # from Python, other threads get their turn; of numbers there are millions
-
-
-def _no_number(name: str) -> None:
-    raise RequestError(f"{name} is no number")
 
 
 def parsed_form(body: bytes, content_type: str, settings: Settings) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from vlrt.errors import InferenceError, LimitError, OptionError, RequestError
 from vlrt.server.answering import rendered
 from vlrt.server.batching import BatchingRunner
 from vlrt.server.models import Catalogue
-from vlrt.server.reading import bounds_of_tensors, parsed_json, told
+from vlrt.server.reading import told
 from vlrt.server.schemas import Strict
+from vlrt.server.strict_json import bounds_of_tensors, parsed_json
 from vlrt.server.tensors import (
     DATATYPES,
     check_declared,
