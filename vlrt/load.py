@@ -105,7 +105,7 @@ def load(
     kernels = int8_kernels()
     plan = decide(bundle, components, placement, kernels, precision=precision, threads=threads)
     placement, choice = plan.placement, plan.choice
-    paths = bundle.fetch(components, choice.precision, portable=choice.portable)
+    paths = bundle.fetch(components, choice.precision, form=choice.form)
     sessions: dict[str, Runner] = {}
     for component, path in paths.items():
         session = Session(
@@ -127,7 +127,7 @@ def load(
         "int8_kernels": kernels,
         "exact_products": choice.exact_products,
         "rows_apart": rows_apart(bundle, components, choice.precision),
-        "portable": choice.portable,
+        "form": choice.form,
         "provider": placement.provider,
         "provider_options": dict(placement.providers[0][1]),
         "provider_reason": placement.reason,

@@ -122,7 +122,7 @@ class Opened:
         choice = choose_precision(
             self.bundle, components, precision, placement.kind, int8_kernels()
         )
-        files = self.bundle.fetch(components, choice.precision, portable=choice.portable)
+        files = self.bundle.fetch(components, choice.precision, form=choice.form)
         self.processor = family.image_processor(self.bundle.preprocessor)
         self.tokenizer = open_tokenizer(self.bundle)
         self.graphs = {
