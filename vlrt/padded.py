@@ -100,6 +100,10 @@ class PaddedProcessor:
         """
         return max(self.output_hw)
 
+    def empty(self, number: int) -> NDArray[np.float32]:
+        """Room for so many results, float32 [N, 3, H, W]."""
+        return np.empty((number, 3, *self.output_hw), np.float32)
+
     def into(self, image: Image.Image, out: NDArray[np.float32], threads: int = 1) -> None:  # noqa: ARG002
         """Process one picture into a slot of a batch.
 

@@ -134,11 +134,13 @@ class Opened:
 
     def processed(self, pictures: Sequence[Any]) -> Arrays:
         """RGB pictures, one after the other, each resized in all threads."""
-        from vlrt.ragged import RaggedProcessor, padded
+        from vlrt.ragged import RaggedProcessor
 
         if isinstance(self.processor, RaggedProcessor):
-            return padded([self.processor.pixels(one, threads=self.threads) for one in pictures])
-        pixels = np.empty((len(pictures), 3, *self.processor.output_hw), np.float32)
+            return self.processor.batch(
+                [self.processor.pixels(one, threads=self.threads) for one in pictures]
+            )
+        pixels = self.processor.empty(len(pictures))
         for picture, slot in zip(pictures, pixels, strict=True):
             self.processor.into(picture, slot, self.threads)
         return {"pixel_values": pixels}
@@ -146,13 +148,13 @@ class Opened:
     def read(self, paths: Sequence[str], decode: str) -> Arrays:
         """Files, decoded and processed as the models do it: several at once, in threads."""
         from vlrt.ahead import read_each
-        from vlrt.ragged import RaggedProcessor, padded
+        from vlrt.ragged import RaggedProcessor
         from vlrt.stream import collected, read_batches
 
         info = {"threads": self.threads, "decode": decode}
         if isinstance(self.processor, RaggedProcessor):
             stream = read_each(paths, self.processor, len(paths), info)
-            return padded(collected(stream, len(paths)))
+            return self.processor.batch(collected(stream, len(paths)))
         batch = next(read_batches(paths, self.processor, max(2, len(paths)), info))
         for error in filter(None, batch.errors):
             raise error
