@@ -26,11 +26,12 @@ ONNXRUNTIME_GPU = "1.31.1"
 # CUDA's headers, of the release that this ONNX Runtime was built with.
 HEADERS = ("nvidia-cuda-runtime==13.0.96", "nvidia-cuda-crt==13.0.88")
 SOURCES = Path(__file__).parent / "stand_in"
-# Where pip's packages of NVIDIA keep a library, below the folder of packages. What is not here is
-# the driver's, and stands on the system's path.
-FOLDERS = {"cuda": None, "nvidia-ml": None, "cudnn": "nvidia/cudnn/lib"}
-# Opened by name: the first by the provider, which asks it for functions by name, too.
-OPENED_BY_NAME = ("libcudnn.so.9", "libnvidia-ml.so.1")
+# Where pip's packages of NVIDIA keep a library, below the folder of packages; those of the driver
+# stand on the system's path.
+DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
+CUDNN = "libcudnn.so.9"
+# What is opened by name, and so is not in the list of what the provider needs.
+OPENED_BY_NAME = (CUDNN, "libnvidia-ml.so.1")
 # What computes, in cuBLAS and cuDNN; the log tells of it.
 _ROUTINE = re.compile(
     r"cublas\w*([Gg]e(mm|am)|LtMatmul$)|cudnn(ReduceTensor|\w+Forward|\w+Execute)"
@@ -67,11 +68,15 @@ class Environment(NamedTuple):
         driver.mkdir()
         for path in self.packages.glob("onnxruntime*"):
             (packages / path.name).symlink_to(path)
+        for folder in (packages / "nvidia" / "cu13" / "lib", packages / "nvidia" / "cudnn" / "lib"):
+            folder.mkdir(parents=True)
         for path in self.libraries.iterdir():
+            if path.name in DRIVER:
+                folder = driver
+            else:
+                part = "cudnn" if path.name == CUDNN else "cu13"
+                folder = packages / "nvidia" / part / "lib"
             if path.name not in without:
-                below = FOLDERS.get(_stem(path.name), "nvidia/cu13/lib")
-                folder = driver if below is None else packages / below
-                folder.mkdir(parents=True, exist_ok=True)
                 (folder / path.name).symlink_to(path)
         return packages, driver
 

@@ -63,7 +63,8 @@ class Log(list[dict[str, Any]]):
     - "copy": "from", "to" ("device", "pinned" or "pageable"), "bytes", "waits", "captured".
     - "kernel": "name", as it was compiled; "captured".
     - "routine": "name", a function of cuBLAS or cuDNN that computes.
-    - "capture" begins, "captured" ends it; "graph": a captured graph is launched.
+    - "capture" begins, in a "mode", "captured" ends it, "whole" or not.
+    - "graph": a captured graph is launched, with so many "copies".
     - "wait": "for" a "stream", a "device" or an "event". "refused": what a capture forbids.
     - "mark": "name", by `child.mark`.
     """

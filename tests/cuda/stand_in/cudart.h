@@ -15,12 +15,15 @@ cudaError_t unusable(void);
 /* The thread's current device. */
 int current_device(void);
 
-/* Whether a stream is being captured. What waits, or gives memory out, is then refused, and spoils
-   the capture: CUDA calls it unsafe. */
+/* Whether a stream is being captured, so that this thread may not do what CUDA calls unsafe, such as
+   asking for memory. It is refused, and spoils the capture. */
 int capturing(void);
 cudaError_t refused_while_capturing(void);
 
-/* A graph takes the copy if its stream is the one being captured: it happens at each launch. */
+/* Whether a stream is the one being captured. */
+int is_captured(cudaStream_t stream);
+
+/* The graph takes a copy if its stream is being captured: it happens at each launch. */
 int captured_copy(void *to, const void *from, size_t bytes, cudaStream_t stream);
 
 #endif

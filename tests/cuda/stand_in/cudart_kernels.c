@@ -56,28 +56,28 @@ cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, 
     return cudaSuccess;
 }
 
-static cudaError_t launched(const void *function) {
+static cudaError_t launched(const void *function, cudaStream_t stream) {
     if (machine_capability() < OLDEST_CAPABILITY)
         return said(cudaErrorNoKernelImageForDevice);
     const char *name = slot_of(function)->name;
     note("{\"call\": \"kernel\", \"name\": \"%.3900s\", \"device\": %d, \"captured\": %s}",
-         name ? name : "unknown", current_device(), capturing() ? "true" : "false");
+         name ? name : "unknown", current_device(), is_captured(stream) ? "true" : "false");
     return cudaSuccess;
 }
 
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments,
                              size_t shared, cudaStream_t stream) {
-    return launched(function);
+    return launched(function, stream);
 }
 
 cudaError_t cudaLaunchCooperativeKernel(const void *function, dim3 grid, dim3 block,
                                         void **arguments, size_t shared, cudaStream_t stream) {
-    return launched(function);
+    return launched(function, stream);
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *how, const void *function,
                                 void **arguments) {
-    return launched(function);
+    return launched(function, how->stream);
 }
 
 /* How CUDA 13's compiler launches: by a handle, which here is the function itself. */
@@ -88,7 +88,7 @@ cudaError_t __cudaGetKernel(const void **kernel, const void *function) {
 
 cudaError_t __cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **arguments,
                                size_t shared, cudaStream_t stream) {
-    return launched(kernel);
+    return launched(kernel, stream);
 }
 
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *found, const void *function) {

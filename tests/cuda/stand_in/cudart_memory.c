@@ -179,7 +179,7 @@ cudaError_t cudaMemset(void *address, int value, size_t bytes) {
 
 /* In a captured stream it waits for the launch, which only the numbers would tell. */
 cudaError_t cudaMemsetAsync(void *address, int value, size_t bytes, cudaStream_t stream) {
-    if (!capturing())
+    if (!is_captured(stream))
         memset(address, value, bytes);
     return cudaSuccess;
 }

@@ -15,13 +15,31 @@ struct CUgraph_st {
     size_t number;
 };
 
-/* One capture at a time, as `cudaStreamCaptureModeGlobal` makes of a process. */
+/* The capture that goes on, of which there is one at most. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static cudaStream_t captured;
 static struct CUgraph_st *capture;
+static cudaStream_t captured;
+static enum cudaStreamCaptureMode mode_of_capture;
+static pthread_t thread_of_capture;
 static int spoilt;
 
-int capturing(void) { return capture != NULL; }
+/* In the global mode no thread may do what is unsafe, in the thread's own mode that thread alone. */
+int capturing(void) {
+    pthread_mutex_lock(&lock);
+    int all = mode_of_capture == cudaStreamCaptureModeGlobal;
+    int own = mode_of_capture == cudaStreamCaptureModeThreadLocal &&
+              pthread_equal(thread_of_capture, pthread_self());
+    int found = capture && (all || own);
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+int is_captured(cudaStream_t stream) {
+    pthread_mutex_lock(&lock);
+    int found = capture && stream == captured;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
 
 cudaError_t refused_while_capturing(void) {
     spoilt = 1;
@@ -56,16 +74,18 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return cudaSuccess;
 }
 
-static cudaError_t waited(const char *for_what) {
-    if (capturing())
+static cudaError_t waited(const char *for_what, int refused) {
+    if (refused)
         return refused_while_capturing();
     note("{\"call\": \"wait\", \"for\": \"%s\"}", for_what);
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return waited("stream"); }
-cudaError_t cudaDeviceSynchronize(void) { return waited("device"); }
-cudaError_t cudaEventSynchronize(cudaEvent_t event) { return waited("event"); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    return waited("stream", is_captured(stream));
+}
+cudaError_t cudaDeviceSynchronize(void) { return waited("device", capturing()); }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { return waited("event", 0); }
 
 cudaError_t cudaEventCreate(cudaEvent_t *event) {
     *event = malloc(1);
@@ -93,12 +113,15 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     if (!busy) {
         capture = calloc(1, sizeof *capture);
         captured = stream;
+        mode_of_capture = mode;
+        thread_of_capture = pthread_self();
         spoilt = 0;
     }
     pthread_mutex_unlock(&lock);
     if (busy)
         return refused_while_capturing();
-    note("{\"call\": \"capture\"}");
+    const char *modes[] = {"global", "thread", "relaxed"};
+    note("{\"call\": \"capture\", \"mode\": \"%s\"}", modes[mode]);
     return cudaSuccess;
 }
 
@@ -117,9 +140,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
-    *status = !capture || stream != captured ? cudaStreamCaptureStatusNone
-              : spoilt                       ? cudaStreamCaptureStatusInvalidated
-                                             : cudaStreamCaptureStatusActive;
+    *status = !is_captured(stream) ? cudaStreamCaptureStatusNone
+              : spoilt             ? cudaStreamCaptureStatusInvalidated
+                                   : cudaStreamCaptureStatusActive;
     return cudaSuccess;
 }
 
