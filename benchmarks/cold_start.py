@@ -81,7 +81,7 @@ def load_torch(job: Job, mark: Mark) -> Request:
     mark("import")
     torch.set_num_threads(job["threads"])
     device = job.get("device", "cpu")
-    dtype = torch.float16 if job["precision"] == "fp16" else torch.float32
+    dtype = torch.float16 if job.get("precision") == "fp16" else torch.float32
     model = kind.from_pretrained(job["model"], dtype=dtype).eval().to(device)
     processor = on_pil.from_pretrained(job["model"])
     tokenizer = tokenizer_kind.from_pretrained(job["model"])

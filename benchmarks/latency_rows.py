@@ -125,8 +125,9 @@ def fairness(plan: Plan) -> list[str]:
                 "graph of vlrt's that has no form for CUDA uploads float32."
             ),
             (
-                "torch copies from pageable memory, as most people's code does; torch-compile "
-                "(default mode) and torch-cuda-graph through pinned buffers, as vlrt does."
+                "vlrt starts from pinned memory, where its processors write, and so do "
+                "torch-compile (default mode) and torch-cuda-graph, which also end in pinned "
+                "memory; torch copies from and to pageable memory, as most people's code does."
             ),
         ]
     return told

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vlrt.bundle import PORTABLE
 from vlrt.errors import ExportError
 
 from .builder import CONTRIB, FLOAT, HALF, INT64
@@ -37,7 +38,7 @@ class Graph(Products):
         """
         if kind not in ("quick_gelu", "gelu"):
             raise ExportError(f"hidden_act is {kind!r}; valid: quick_gelu, gelu")
-        if self.recipe.portable:
+        if self.recipe.form == PORTABLE:
             return self._plain_activation(value, kind)
         if kind == "quick_gelu":
             return str(self.op("QuickGelu", value, domain=CONTRIB, alpha=_QUICK_GELU))
@@ -85,7 +86,7 @@ class Graph(Products):
         parts = self.widened(query, key, value)
         if mask is not None:
             mask = self.cast(mask, self.type_of(parts[0]))
-        if self.recipe.portable:
+        if self.recipe.form == PORTABLE:
             hidden = self._causal(parts[0], length) if causal else mask
             result = self._plain_attention(parts, heads, width, hidden)
         elif length >= LONG_SEQUENCE and mask is None:

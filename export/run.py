@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlrt import __version__, bundle, hardware
+from vlrt.bundle import FORMS, PORTABLE
 from vlrt.describe import largest_error, lowest_cosine
 from vlrt.errors import BundleError, GateError, InferenceError
 from vlrt.files import read_settings
+from vlrt.kernels import int8_kernels, products_saturate
 from vlrt.load import import_family
-from vlrt.session import Session, engine, int8_kernels, place, products_saturate
+from vlrt.session import Session, engine, place
 
 from . import accuracy, gates, reference, verify
 from .checkpoint import Checkpoint
 from .ladder import Ladder
-from .precision import PORTABLE, Recipe
+from .precision import IN_FORMS, Recipe
 from .preparation import Preparation
 from .recipes import Workshop, producer, save, save_beside
 from .samples import Samples
@@ -230,8 +232,8 @@ class Run:
         expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
         quality = self.family.quality(outputs, expected, self.values, self.inputs, self.tokenizer)
         gate = gates.gate(self.task, precision, self.options.quality)
-        portable = {f"{c}, portable": e["portable"] for c, e in made.items() if "portable" in e}
-        whys = gates.complaints(gate, {**made, **portable}, quality)
+        forms = {f"{c}, {form}": e[form] for c, e in made.items() for form in FORMS if form in e}
+        whys = gates.complaints(gate, {**made, **forms}, quality)
         if not whys and self.accuracy is not None:  # it takes longest
             quality["accuracy"] = self._accuracy(precision, self.accuracy)
             whys = gates.complaints(gate, made, quality)
@@ -254,8 +256,8 @@ class Run:
     def _discard(self, precision: str) -> None:
         """Delete the graphs of a precision."""
         for component in self.components:
-            for portable in (False, True):
-                name = bundle.graph_file(component, precision, portable=portable)
+            for form in ("", *FORMS):
+                name = bundle.graph_file(component, precision, form)
                 for file in (name, f"{name}_data"):
                     (self.root / file).unlink(missing_ok=True)
 
@@ -273,11 +275,11 @@ class Run:
             "recipe": recipe.describe(graph.weights),
             "speed": verify.speed(session, self.single[component], self.threads, "cpu"),
         }
-        if precision in PORTABLE:
-            beside = self.root / bundle.graph_file(component, precision, portable=True)
-            plain = self.workshop.build(component, replace(recipe, portable=True))
+        if precision in IN_FORMS:
+            beside = self.root / bundle.graph_file(component, precision, PORTABLE)
+            plain = self.workshop.build(component, replace(recipe, form=PORTABLE))
             shared = save_beside(plain.model(producer()), beside, path)
-            _, entry["portable"] = self._prove(component, self._open(beside), shared, FEW)
+            _, entry[PORTABLE] = self._prove(component, self._open(beside), shared, FEW)
         size = sum((path.parent / file).stat().st_size for file in files)
         self.say(
             f"  onnx/{path.name}: {size / 1e6:.1f} MB, lowest cosine "

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 
 from vlrt import hardware, jpeg, tuned
 from vlrt.errors import EngineMissingError, ProviderError
-from vlrt.session import CPU, Placement, engine, int8_kernels, start
+from vlrt.kernels import int8_kernels
+from vlrt.session import CPU, Placement, engine, start
 
 _BASE = ("numpy", "pillow", "tokenizers", "huggingface_hub")
 _EXTRAS = {

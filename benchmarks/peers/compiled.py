@@ -1,9 +1,9 @@
 """torch.compile: the models of transformers, compiled for the one shape of each row.
 
 On the CPU weights are frozen: constants, in the layout that oneDNN's products want. On a GPU it is
-torch.compile's default mode (`cudagraph.py` is the other one), inputs and outputs go through
-pinned buffers, and pictures are uploaded as levels, whose normalisation is compiled too. ViLT is
-taken without its random choice of patches, which is the same for pictures without padding
+the default mode of torch.compile (`cudagraph.py` is another one), inputs and outputs are in pinned
+memory of the host, and pictures are uploaded as levels, whose normalisation is compiled too. ViLT
+is taken without its random choice of patches, which is the same for pictures without padding
 (`towers.ViltUnpadded`). Compiling is part of the first run, which is never counted.
 """
 

@@ -1,9 +1,9 @@
 """PyTorch with the model's forward pass captured as a CUDA graph: no launches by Python at all.
 
 The strongest that one can do with PyTorch's own kernels. Inputs are tensors of one place and shape,
-filled before each replay; outputs are read from theirs after it. Both go through pinned buffers,
-and pictures are uploaded as levels, whose normalisation is in the graph. ViLT is taken without its
-random choice of patches, as by torch.compile: a graph cannot wait for the host.
+filled before each replay; outputs are read from theirs after it. Both ends are in pinned memory of
+the host, and pictures are uploaded as levels, whose normalisation is in the graph. ViLT is taken
+without its random choice of patches, as by torch.compile: a graph cannot wait for the host.
 """
 
 from collections.abc import Mapping

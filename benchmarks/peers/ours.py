@@ -73,8 +73,8 @@ def fastest_of(subject: "Subject", device: str) -> str:
     """
     from vlrt.bundle import open_bundle
     from vlrt.choice import choose_precision
+    from vlrt.kernels import int8_kernels
     from vlrt.load import import_family
-    from vlrt.session import int8_kernels
 
     bundle = open_bundle(subject.bundle)
     components = parts(import_family(subject.family), bundle)
@@ -126,9 +126,10 @@ class Opened:
     ) -> None:
         from vlrt.bundle import open_bundle
         from vlrt.choice import choose_precision
+        from vlrt.kernels import int8_kernels
         from vlrt.labels import open_tokenizer
         from vlrt.load import import_family
-        from vlrt.session import Session, int8_kernels, place
+        from vlrt.session import Session, place
 
         self.bundle, self.threads = open_bundle(bundle), threads
         family = import_family(str(self.bundle.config["model_type"]))
@@ -143,7 +144,7 @@ class Opened:
         choice = choose_precision(
             self.bundle, components, precision, placement.kind, int8_kernels()
         )
-        files = self.bundle.fetch(components, choice.precision, portable=choice.portable)
+        files = self.bundle.fetch(components, choice.precision, form=choice.form)
         self.graphs = {
             name: Session(
                 files[name], placement, threads=threads, exact_products=choice.exact_products
@@ -153,11 +154,13 @@ class Opened:
 
     def processed(self, pictures: Sequence[Any]) -> Arrays:
         """RGB pictures, one after the other, each resized in all threads."""
-        from vlrt.ragged import RaggedProcessor, padded
+        from vlrt.ragged import RaggedProcessor
 
         if isinstance(self.processor, RaggedProcessor):
-            return padded([self.processor.pixels(one, threads=self.threads) for one in pictures])
-        pixels = np.empty((len(pictures), 3, *self.processor.output_hw), np.float32)
+            return self.processor.batch(
+                [self.processor.pixels(one, threads=self.threads) for one in pictures]
+            )
+        pixels = self.processor.empty(len(pictures))
         for picture, slot in zip(pictures, pixels, strict=True):
             self.processor.into(picture, slot, self.threads)
         return {"pixel_values": pixels}
@@ -165,13 +168,13 @@ class Opened:
     def read(self, paths: Sequence[str], decode: str) -> Arrays:
         """Files, decoded and processed as the models do it: several at once, in threads."""
         from vlrt.ahead import read_each
-        from vlrt.ragged import RaggedProcessor, padded
+        from vlrt.ragged import RaggedProcessor
         from vlrt.stream import collected, read_batches
 
         info = {"threads": self.threads, "decode": decode}
         if isinstance(self.processor, RaggedProcessor):
             stream = read_each(paths, self.processor, len(paths), info)
-            return padded(collected(stream, len(paths)))
+            return self.processor.batch(collected(stream, len(paths)))
         batch = next(read_batches(paths, self.processor, max(2, len(paths)), info))
         for error in filter(None, batch.errors):
             raise error
@@ -236,12 +239,19 @@ def load(job: Mapping[str, Any]) -> dict[str, Stage]:
 
 
 def _given(job: Mapping[str, Any], graph: Any, stage: str) -> Arrays:
-    """What a graph takes of a stage: one for CUDA takes levels, any other what they become."""
+    """What a graph takes of a stage: one for CUDA takes levels, any other what they become.
+
+    On a GPU pictures are in memory that it fetches from by itself, where vlrt's processors write.
+    """
+    from vlrt import pinned
+
     given = inputs(job, stage, levels=True)
     if "levels" in given:
-        levels = given.pop("levels")
-        takes_levels = graph.inputs["pixel_values"].dtype == np.uint8
-        given["pixel_values"] = levels if takes_levels else values_of(levels, level_table(job))
+        made: Any = given.pop("levels")
+        if graph.inputs["pixel_values"].dtype != np.uint8:
+            made = values_of(made, level_table(job))
+        given["pixel_values"] = pinned.empty(made.shape, made.dtype)
+        given["pixel_values"][...] = made
     return given
 
 

@@ -172,20 +172,21 @@ class FromLevels(nn.Module):
 
 
 class Upload:
-    """Arrays in the host's memory to tensors on a GPU, by buffers of pinned memory kept for it.
+    """Arrays, put in memory of the host that a GPU fetches from by itself, to tensors there.
 
-    The tensors are the same ones at every call, with what the arrays hold at that moment.
+    The tensors are the same ones at every call.
     """
 
     def __init__(self, arrays: Sequence[Any], dtype: torch.dtype, device: str) -> None:
-        self.arrays = [torch.from_numpy(array) for array in arrays]
-        self.pinned = [array.pin_memory() for array in self.arrays]
         self.tensors = tensors(arrays, dtype, device)
+        self.pinned = [
+            torch.from_numpy(array).to(tensor.dtype).pin_memory()
+            for array, tensor in zip(arrays, self.tensors, strict=True)
+        ]
 
     def __call__(self) -> list[Tensor]:
         """Copy, in the current stream; what runs in it next finds the arrays there."""
-        for array, pinned, tensor in zip(self.arrays, self.pinned, self.tensors, strict=True):
-            pinned.copy_(array)
+        for pinned, tensor in zip(self.pinned, self.tensors, strict=True):
             tensor.copy_(pinned, non_blocking=True)
         return self.tensors
 

@@ -84,7 +84,7 @@ def embeds(bundle, **options):
 
 def test_a_bundle_holds_its_graphs_settings_and_manifest(tiny_bundle, tiny_checkpoint):
     graphs = {graph_file(c, p) for c in clip.COMPONENTS for p in ("fp32", "fp16", "int8")}
-    graphs |= {graph_file(c, p, portable=True) for c in clip.COMPONENTS for p in ("fp32", "fp16")}
+    graphs |= {graph_file(c, p, "portable") for c in clip.COMPONENTS for p in ("fp32", "fp16")}
     assert set(everything_in(tiny_bundle)) == {MANIFEST, "onnx", *SETTINGS_FILES, *graphs}
     for name in SETTINGS_FILES:
         assert (tiny_bundle / name).read_bytes() == (tiny_checkpoint / name).read_bytes()
