@@ -100,8 +100,7 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
         tokens = graph.cast(normed(graph, stream, name, epsilon)[0], FLOAT)
     else:
         tokens = graph.layer_norm(graph.cast(settled(graph, stream), FLOAT), name, epsilon)
-    sizes = graph.ints(1, places)
-    whole, patches = graph.op("Split", tokens, sizes, outputs=2, axis=1)
+    whole, patches = _split_first(graph, tokens, places)
     merged = graph.op("Mul", patches, whole)
     features = graph.layer_norm(merged, "layer_norm", epsilon)
 
@@ -119,6 +118,18 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
     boxes = graph.op("Sigmoid", graph.add(boxes, bias))
     graph.output("pred_boxes", boxes, ["batch", places, 4])
     return features
+
+
+def _split_first(graph: Graph, tokens: str, others: int) -> tuple[str, str]:
+    """Tokens [B, 1 + others, D] in two: the first, and the others."""
+    if not graph.recipe.for_cuda:
+        first, rest = graph.op("Split", tokens, graph.ints(1, others), outputs=2, axis=1)
+        return first, rest
+    # For unequal parts CUDA's Split uploads their sizes, from memory that is gone when a captured
+    # graph is run again.
+    ends = graph.ints(0), graph.ints(1), graph.ints(1 + others)
+    first, rest = (graph.op("Slice", tokens, *pair, graph.ints(1)) for pair in (ends[:2], ends[1:]))
+    return first, rest
 
 
 def _elu_and_one(graph: Graph, value: str) -> str:

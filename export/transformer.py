@@ -155,7 +155,7 @@ def encoder(
     """
     epsilon, layers = config["layer_norm_eps"], config["num_hidden_layers"]
     heads = config["num_attention_heads"]
-    wide = None if mask is None else _for_queries(graph, mask, graph.op("Shape", mask, start=3))
+    wide = None if mask is None else _for_queries(graph, mask)
     for number in range(layers):
         layer = prefix + names.layer.format(number)
         of_query, of_key, of_value = (
@@ -181,8 +181,16 @@ def encoder(
     return stream
 
 
-def _for_queries(graph: Graph, mask: str, number: str) -> str:
-    """A mask [B, 1, 1, L] repeated for so many queries (int64 [1]): [B, 1, number, L]."""
+def _for_queries(graph: Graph, mask: str, number: str | None = None) -> str:
+    """A mask [B, 1, 1, L] repeated for L queries, or so many (int64 [1]): [B, 1, number, L]."""
+    if graph.recipe.for_cuda:  # where shapes would be put together by the CPU
+        nothing = graph.floats(np.zeros(1, np.float32), "nothing", graph.type_of(mask))
+        column = graph.op("Mul", graph.op("Transpose", mask, perm=[0, 1, 3, 2]), nothing)
+        if number is not None:
+            column = graph.op("Slice", column, graph.ints(0), number, graph.ints(2))
+        return str(graph.op("Add", column, mask))
+    if number is None:
+        number = graph.op("Shape", mask, start=3)
     shape = graph.op("Concat", graph.ints(1, 1), number, graph.ints(1), axis=0)
     return str(graph.op("Expand", mask, shape))
 

@@ -46,9 +46,17 @@ def embed(graph: Graph, config: dict[str, Any]) -> tuple[str, str]:
     grid = graph.op("Slice", filled, *corners)
     if graph.recipe.for_cuda:  # which has all operators for floats, and few for whole numbers
         grid, seen = (graph.cast(value, FLOAT) for value in (grid, seen))
-    picture = _embed_pictures(graph, config, patches, grid)
+    shown = _with_class_token(graph, grid)
+    picture = _embed_pictures(graph, config, patches, grid, shown)
     tokens = graph.op("Concat", *graph.widened(text, picture), axis=1)
-    return tokens, _mask(graph, seen, grid)
+    return tokens, _mask(graph, graph.op("Concat", seen, shown, axis=1))
+
+
+def _with_class_token(graph: Graph, grid: str) -> str:
+    """Patches that are no padding, [B, h, w], as tokens behind the class token: [B, 1 + h * w]."""
+    flat = graph.op("Flatten", grid, axis=1)
+    one = graph.constant(np.ones((), np.float32 if graph.recipe.for_cuda else np.int64), "one_seen")
+    return str(graph.op("Pad", flat, graph.ints(0, 1, 0, 0), one))
 
 
 def _embed_text(graph: Graph, config: dict[str, Any], ids: str, kinds: str) -> str:
@@ -64,7 +72,7 @@ def _embed_text(graph: Graph, config: dict[str, Any], ids: str, kinds: str) -> s
     return graph.add(value, _modality(graph, 0, 1))
 
 
-def _embed_pictures(graph: Graph, config: dict[str, Any], cut: str, grid: str) -> str:
+def _embed_pictures(graph: Graph, config: dict[str, Any], cut: str, grid: str, shown: str) -> str:
     """Cut patches [B, P, K], where `grid` says which are no padding -> [B, 1 + P, D]."""
     table = graph.weight(f"{EMBEDDINGS}position_embeddings")[0]
     side = config["image_size"] // config["patch_size"]
@@ -78,7 +86,7 @@ def _embed_pictures(graph: Graph, config: dict[str, Any], cut: str, grid: str) -
     places = _positions(graph, table[1:].reshape(side, side, -1), grid)
     patches = graph.add(patches, graph.cast(places, graph.type_of(patches)))
     token = graph.weight(f"{EMBEDDINGS}cls_token") + table[0]
-    token = graph.expand_to_batch(graph.floats(token, "vilt.class_token"), patches, table.shape[1])
+    token = _class_token(graph, graph.floats(token, "vilt.class_token"), shown, table.shape[1])
     tokens = graph.op("Concat", *graph.widened(token, patches), axis=1)
     each = pictures_each(config)
     kind = _modality(graph, 1, 1 + each)
@@ -86,6 +94,16 @@ def _embed_pictures(graph: Graph, config: dict[str, Any], cut: str, grid: str) -
         batch = graph.op("Shape", "pixel_values", start=0, end=1)
         kind = graph.op("Tile", kind, graph.op("Concat", batch, graph.ints(1, 1), axis=0))
     return graph.add(tokens, kind)
+
+
+def _class_token(graph: Graph, row: str, shown: str, width: int) -> str:
+    """The class token's row [1, 1, D] for every picture: [B, 1, D]."""
+    if not graph.recipe.for_cuda:
+        return graph.expand_to_batch(row, shown, width)
+    # Shapes would be put together by the CPU. Each picture's class token is seen, which is 1.
+    seen = graph.op("Slice", shown, graph.ints(0), graph.ints(1), graph.ints(1))
+    seen = graph.cast(graph.op("Unsqueeze", seen, graph.ints(2)), graph.type_of(row))
+    return str(graph.op("Mul", row, seen))
 
 
 def _modality(graph: Graph, start: int, end: int) -> str:
@@ -113,6 +131,15 @@ def _positions(graph: Graph, table: NDArray[np.float32], grid: str) -> str:
         _stretch(graph, graph.op("Gather", grid, graph.scalar(0), axis=axis), side)
         for axis in (2, 1)
     )
+    if graph.recipe.for_cuda:
+        # One product for each picture, whose rows are all in line: for those that share a factor
+        # CUDA uploads addresses, from memory that is gone when a captured graph is run again.
+        rows = table.transpose(1, 0, 2).reshape(side, -1)
+        flat = graph.floats(rows, f"{EMBEDDINGS}position_embeddings.columns", FLOAT)
+        value = graph.op("Reshape", graph.op("MatMul", across, flat), graph.ints(0, 0, side, width))
+        value = graph.op("Transpose", value, perm=[0, 2, 1, 3])
+        value = graph.op("MatMul", down, graph.op("Reshape", value, graph.ints(0, 0, -1)))
+        return str(graph.op("Reshape", value, graph.ints(0, -1, width)))
     flat = graph.floats(table.reshape(side, -1), f"{EMBEDDINGS}position_embeddings", FLOAT)
     value = graph.op("Reshape", graph.op("MatMul", down, flat), graph.ints(0, 0, side, width))
     value = graph.op("MatMul", graph.op("Unsqueeze", across, graph.ints(1)), value)
@@ -153,20 +180,16 @@ def _stretch(graph: Graph, filled: str, side: int) -> str:
     return str(graph.op("Relu", graph.op("Sub", one, away)))
 
 
-def _mask(graph: Graph, seen: str, grid: str) -> str:
+def _mask(graph: Graph, tokens: str) -> str:
     """What hides padding from attention: [B, 1, 1, L + 1 + P], 0 or `HIDDEN`.
 
     Args:
         graph: the graph to add to.
-        seen: int64 or, for CUDA, fp32 [B, L], 1 for the tokens of a text.
-        grid: of the same type [B, h, w], 1 for the patches of a picture.
+        tokens: int64 or, for CUDA, fp32 [B, L + 1 + P], 1 for those of texts and pictures.
     """
     one = graph.ints(1)
     if graph.recipe.for_cuda:
         one = graph.floats(np.ones(1, np.float32), "one", FLOAT)
-    batch = graph.op("Shape", seen, start=0, end=1)
-    class_token = graph.op("Expand", one, graph.op("Concat", batch, graph.ints(1), axis=0))
-    tokens = graph.op("Concat", seen, class_token, graph.op("Flatten", grid, axis=1), axis=1)
     padding = graph.cast(graph.op("Sub", one, tokens), FLOAT)
     hidden = graph.op("Mul", padding, graph.floats(np.array([HIDDEN]), "hidden", FLOAT))
     return str(graph.op("Unsqueeze", graph.cast(hidden, graph.float_type), graph.ints(1, 2)))
