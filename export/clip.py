@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint
 from .graph import Graph
 from .precision import Recipe
 from .reference import TorchModel
+from .residual import normed
 from .transformer import pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
@@ -82,9 +83,9 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
 
 def _vision(graph: Graph, config: dict[str, Any]) -> Graph:
     tower, prefix = config["vision_config"], "vision_model."
-    tokens = vision_tokens(graph, prefix, tower, "pre_layrnorm", first=1)
-    pooled = graph.op("Gather", tokens, graph.scalar(0), axis=1)
-    pooled = graph.layer_norm(pooled, f"{prefix}post_layernorm", tower["layer_norm_eps"])
+    stream = vision_tokens(graph, prefix, tower, "pre_layrnorm", first=1)
+    token, _ = normed(graph, stream, f"{prefix}post_layernorm", tower["layer_norm_eps"])
+    pooled = graph.op("Squeeze", token, graph.ints(1))
     embeds = graph.linear(pooled, "visual_projection")
     graph.output("image_embeds", embeds, ["batch", config["projection_dim"]])
     return graph

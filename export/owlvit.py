@@ -20,6 +20,7 @@ from .clip import check, inputs, samples
 from .graph import FLOAT, Graph
 from .precision import Recipe
 from .reference import TorchModel
+from .residual import activated, normed, settled
 from .transformer import patch_count, pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
@@ -92,12 +93,14 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
         What the heads see, fp32 [B, P, D], for further heads.
     """
     tower, places = config["vision_config"], patch_count(config["vision_config"])
-    tokens = vision_tokens(graph, f"{prefix}vision_model.", tower, "pre_layernorm")
+    stream = vision_tokens(graph, f"{prefix}vision_model.", tower, "pre_layernorm")
     # From here on all is fp32: it is little work, and the product of tokens may pass fp16's limit.
     name, epsilon = f"{prefix}vision_model.post_layernorm", tower["layer_norm_eps"]
-    tokens = graph.layer_norm(graph.cast(tokens, FLOAT), name, epsilon)
-    sizes = graph.ints(1, places)
-    whole, patches = graph.op("Split", tokens, sizes, outputs=2, axis=1)
+    if graph.recipe.for_cuda:
+        tokens = graph.cast(normed(graph, stream, name, epsilon)[0], FLOAT)
+    else:
+        tokens = graph.layer_norm(graph.cast(settled(graph, stream), FLOAT), name, epsilon)
+    whole, patches = _split_first(graph, tokens, places)
     merged = graph.op("Mul", patches, whole)
     features = graph.layer_norm(merged, "layer_norm", epsilon)
 
@@ -106,7 +109,7 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
     graph.output("image_class_embeds", embeds, ["batch", places, width])
     both = graph.linear(features, "class_head.logit_shift", "class_head.logit_scale")
     shift, scale = graph.op("Split", both, outputs=2, axis=-1, num_outputs=2)
-    scale = graph.add(graph.op("Elu", scale), graph.floats(np.ones(1, np.float32), "one", FLOAT))
+    scale = _elu_and_one(graph, scale)
     for output, column in (("logit_shift", shift), ("logit_scale", scale)):
         row = graph.op("Squeeze", column, graph.ints(2))
         graph.output(output, row, ["batch", places])
@@ -117,10 +120,34 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
     return features
 
 
+def _split_first(graph: Graph, tokens: str, others: int) -> tuple[str, str]:
+    """Tokens [B, 1 + others, D] in two: the first, and the others."""
+    if not graph.recipe.for_cuda:
+        first, rest = graph.op("Split", tokens, graph.ints(1, others), outputs=2, axis=1)
+        return first, rest
+    # For unequal parts CUDA's Split uploads their sizes, from memory that is gone when a captured
+    # graph is run again.
+    ends = graph.ints(0), graph.ints(1), graph.ints(1 + others)
+    first, rest = (graph.op("Slice", tokens, *pair, graph.ints(1)) for pair in (ends[:2], ends[1:]))
+    return first, rest
+
+
+def _elu_and_one(graph: Graph, value: str) -> str:
+    """ELU, and 1 added to it, which makes it positive."""
+    one = graph.floats(np.ones(1, np.float32), "one", FLOAT)
+    if not graph.recipe.for_cuda:
+        return graph.add(graph.op("Elu", value), one)
+    # CUDA has no ELU. Of the two parts, x and exp(x) - 1, one is 0; the ones cancel.
+    value = graph.cast(value, FLOAT)
+    nothing = graph.floats(np.zeros(1, np.float32), "nothing", FLOAT)
+    below = graph.op("Exp", graph.op("Min", value, nothing))
+    return graph.add(graph.op("Max", value, nothing), below)
+
+
 def mlp_head(graph: Graph, value: str, name: str) -> str:
     """Three linear layers with GELU between them: [B, P, D] -> [B, P, N]."""
     for number in (0, 1):
-        value = graph.activation(graph.linear(value, f"{name}.dense{number}"), "gelu")
+        value = activated(graph, value, f"{name}.dense{number}", "gelu")
     return graph.linear(value, f"{name}.dense2")
 
 

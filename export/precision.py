@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
+from vlrt.bundle import FOR_CUDA
 from vlrt.errors import OptionError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8w", "int4w")
@@ -68,7 +69,8 @@ class Recipe:
         weight_bits: of int8 weights, 8, or 7, whose products cannot overflow on x86 CPUs without
             VNNI.
         form: "", or one of `vlrt.bundle.FORMS`: "portable", with plain operators alone, for engines
-            behind ONNX Runtime that do not know the fused ones, or know them apart.
+            behind ONNX Runtime that do not know the fused ones, or know them apart; "cuda", with
+            those that are fast on CUDA, where no node is left to the CPU and pictures are bytes.
     """
 
     precision: str
@@ -81,6 +83,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision is {self.precision!r}; valid: {', '.join(PRECISIONS)}")
+
+    @property
+    def for_cuda(self) -> bool:
+        """Whether it is of the form for CUDA."""
+        return self.form == FOR_CUDA
 
     def keeping(self, layers: frozenset[str]) -> "Recipe":
         """The same recipe with more layers left in fp32."""

@@ -88,5 +88,5 @@ def copied(ort: Any, value: Any, device_id: int) -> Any:
     """A copy on a device of an `OrtValue` there, of fp32 or fp16."""
     kind = {"tensor(float)": np.float32, "tensor(float16)": np.float16}[value.data_type()]
     made = ort.OrtValue.ortvalue_from_shape_and_type(value.shape(), kind, "cuda", device_id)
-    ort.copy_tensors([value], [made])
+    made.update_inplace(value)
     return made

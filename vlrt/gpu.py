@@ -100,7 +100,7 @@ def counted_nodes(ort: Any, session: Any, path: Path, placement: Placement) -> M
     tell = getattr(session, "get_provider_graph_assignment_info", None)
     if tell is None:
         raise ProviderError(
-            f"onnxruntime {ort.__version__} does not tell which nodes run on the GPU; install 1.24 "
+            f"onnxruntime {ort.__version__} does not tell which nodes run on the GPU; install 1.26 "
             "or newer"
         )
     operators: dict[str, Counter[str]] = {}

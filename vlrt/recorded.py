@@ -42,7 +42,7 @@ class Recorder:
                 if len(self._recordings) == MOST_SHAPES:
                     return self._unrecorded(feed, keep)
                 recording = self._recordings[key] = self._record(feed)
-            recording.replay(self._ort, self._session, feed)
+            recording.replay(self._session, feed)
             return {
                 name: copied(self._ort, value, self._device_id) if name in keep else value.numpy()
                 for name, value in recording.outputs.items()
@@ -81,12 +81,9 @@ class _Recording:
     binding: Any
     options: Any
 
-    def replay(self, ort: Any, session: Any, feed: Feed) -> None:
+    def replay(self, session: Any, feed: Feed) -> None:
         """Fill the inputs and run; the first time, ONNX Runtime records it."""
         for name, value in self.inputs.items():
             given = feed[name]
-            if isinstance(given, OnDevice):
-                ort.copy_tensors([given.value], [value])
-            else:
-                value.update_inplace(given)
+            value.update_inplace(given.value if isinstance(given, OnDevice) else given)
         session.run_with_iobinding(self.binding, self.options)
