@@ -19,7 +19,7 @@ from ..peers import Entry, Stage
 from ..stats import summary, times_as_fast
 from ..turns import all_waiting, one_round
 from .jobs import job_of
-from .record import IncompleteError
+from .record import IncompleteError, left_out
 from .settings import FULL, Model, Settings
 
 MODELS = tuple(FULL)
@@ -46,7 +46,7 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:
     turn_s = 0.02 if settings.small else 1.0
     with all_waiting(contenders, stages, jobs, one.name, failed=failed, together=True) as running:
         if not running:
-            raise BenchmarkError(f"no contender runs: {failed}")
+            raise BenchmarkError(left_out(failed))
         first = next(iter(running))
         results = {name: {row: running[name].result(row) for row in rows} for name in running}
         taken = {
@@ -59,7 +59,7 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:
         "failed": failed,
     }
     if failed:
-        raise IncompleteError(f"left out: {failed}", found)
+        raise IncompleteError(left_out(failed), found)
     return found
 
 

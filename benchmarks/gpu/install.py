@@ -21,6 +21,7 @@ from vlrt.errors import BenchmarkError, ProviderError
 
 from ..machine import gpus
 from .child import Child, run
+from .record import IncompleteError
 from .settings import Settings
 
 MODELS: tuple[str, ...] = ()
@@ -32,8 +33,8 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: A
     """What was installed, and what runs.
 
     Raises:
-        BenchmarkError: a package cannot be unpacked, or ONNX Runtime does not load; with DEVICE
-            "cuda", nor does a graph run on the GPU.
+        BenchmarkError: a package cannot be unpacked, or ONNX Runtime does not load.
+        IncompleteError: it loads, and does not add two numbers on the device.
     """
     site = settings.work / "site"
     site.mkdir(parents=True, exist_ok=True)
@@ -41,11 +42,13 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: A
     job = {"device": settings.device, "threads": settings.threads, "title": settings.device}
     found |= run(Child("install", "prove", job), _LIMIT_S)
     found["gpus"] = gpus()
-    if settings.device == "cuda" and found["ran_on"] != _CUDA:
-        raise BenchmarkError(
-            f"ONNX Runtime {found['onnxruntime']} has {', '.join(found['providers'])}, and its "
-            f"addition ran on {found['ran_on']}, not on {_CUDA}: {found['said']}\n"
-            f"vlrt doctor:\n{found['doctor']}"
+    if not found["ran_on"] or found["ran_on"] != found["wanted"] or not found["right"]:
+        gave = "right" if found["right"] else "wrong"
+        raise IncompleteError(
+            f"ONNX Runtime {found['onnxruntime']} has {', '.join(found['providers'])}; an addition "
+            f"ran on {found['ran_on']}, not {found['wanted']}, or what it gave is not right: it is "
+            f"{gave}. {found['said']}",
+            found,
         )
     return found
 
@@ -100,7 +103,7 @@ def prove(job: Mapping[str, Any]) -> dict[str, Any]:
             preload()
     provider = _CUDA if job["device"] == "cuda" else "CPUExecutionProvider"
     providers = list(ort.get_available_providers())
-    ran_on = _ran_on(ort, provider) if provider in providers else None
+    ran_on, right = _add(ort, provider) if provider in providers else (None, False)
     try:
         start(place(job["device"]))
         by_vlrt = "starts"
@@ -111,7 +114,9 @@ def prove(job: Mapping[str, Any]) -> dict[str, Any]:
         "onnxruntime": ort.__version__,
         "file": str(ort.__file__),
         "providers": providers,
+        "wanted": provider,
         "ran_on": ran_on,
+        "right": right,
         "vlrt": by_vlrt,
         "said": said.getvalue().strip(),
         "doctor": "\n".join(lines),
@@ -120,8 +125,11 @@ def prove(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ran_on(ort: Any, provider: str) -> str | None:
-    """Run an addition on a provider; which one its profile says that it ran on."""
+def _add(ort: Any, provider: str) -> tuple[str | None, bool]:
+    """Run an addition on a provider: which one its profile says that it ran on, and if it is right.
+
+    None for the provider where it does not start.
+    """
     import numpy as np
     from onnx import TensorProto, helper
 
@@ -133,13 +141,13 @@ def _ran_on(ort: Any, provider: str) -> str | None:
     with tempfile.TemporaryDirectory() as scratch:
         options.profile_file_prefix = str(Path(scratch, "profile"))
         session = ort.InferenceSession(model.SerializeToString(), options, providers=[provider])
+        if session.get_providers()[0] != provider:
+            return None, False
         given = np.arange(1024, dtype=np.float32)
         (made,) = session.run(None, {"x": given})
         events = json.loads(Path(session.end_profiling()).read_text())
-    if not np.array_equal(made, given * 2):
-        raise BenchmarkError(f"an addition on {provider} gives {made[:4]} of {given[:4]}")
     ran = [event["args"].get("provider") for event in events if event.get("cat") == "Node"]
-    return next((str(one) for one in ran if one), None)
+    return next((str(one) for one in ran if one), None), bool(np.array_equal(made, given * 2))
 
 
 def _torch() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ..cold_start import resident_mib
 from .child import Child, run_each
 from .end_to_end import call_of
 from .jobs import job_of
-from .record import IncompleteError
+from .record import IncompleteError, left_out
 from .settings import FULL, Settings
 
 MODELS = tuple(FULL)
@@ -47,7 +47,7 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:
         "failed": failed,
     }
     if failed:
-        raise IncompleteError(f"left out: {failed}", found)
+        raise IncompleteError(left_out(failed), found)
     return found
 
 

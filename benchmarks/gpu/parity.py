@@ -1,8 +1,8 @@
 """How exact every variant is where it runs: against PyTorch in fp32 on the same machine.
 
-PyTorch computes without TF32. Each variant is a process of its own, so that one that crashes takes
-none along; it runs twice, and must give the same bits. int8 runs on the CPU: CUDA has no kernels
-for it.
+PyTorch computes without TF32, on the GPU if it sees one. Each variant is a process of its own, so
+that one that crashes takes none along; it runs twice, and must give the same bits. int8 runs on the
+CPU: CUDA has no kernels for it.
 """
 
 from collections.abc import Mapping
@@ -87,16 +87,17 @@ def reference(job: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     write_arrays(job)
+    device = job["device"] if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    stages = eager.load({**job, "precision": "fp32"})
+    stages = eager.load({**job, "precision": "fp32", "device": device})
     made = {
         f"{stage}/{name}": array
         for stage, one in stages.items()
         for name, array in one.outputs(one.run()).items()
     }
     np.savez(job["expected"], **made)  # type: ignore[arg-type]
-    return {"torch": torch.__version__, "device": job["device"], "tf32": False}
+    return {"torch": torch.__version__, "device": device, "tf32": False}
 
 
 def variant(job: Mapping[str, Any]) -> dict[str, Any]:

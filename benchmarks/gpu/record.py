@@ -5,7 +5,7 @@ import math
 import tarfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .. import machine
 from .settings import Settings
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+_SHORT = 300  # characters of a line
 
 
 class SkippedError(Exception):
@@ -85,9 +86,20 @@ def keep(
         record["why"] = traceback.format_exc()
     record["seconds"] = time.perf_counter() - started
     write(settings, name, record)
-    why = f": {record['why']}" if record["why"] else ""
+    why = f": {short(record['why'])}" if record["why"] else ""
     print(f"{name} {record['status']} after {record['seconds']:.0f} s{why}", flush=True)
     return str(record["status"])
+
+
+def short(why: str) -> str:
+    """The first line of a reason, and the last, which is the error's where a process ended."""
+    lines = [line.strip() for line in why.splitlines() if line.strip()] or [""]
+    return " ... ".join(dict.fromkeys(line[:_SHORT] for line in (lines[0], lines[-1])))
+
+
+def left_out(failed: Mapping[str, str]) -> str:
+    """Which contenders did not run, and why, shortly."""
+    return "; ".join(f"{name} does not run: {short(why)}" for name, why in failed.items())
 
 
 def write(settings: Settings, name: str, record: dict[str, Any]) -> None:

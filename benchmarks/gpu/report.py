@@ -12,6 +12,7 @@ from .settings import Settings
 MODELS: tuple[str, ...] = ()
 Record = Mapping[str, Any]
 NAME = "gpu"
+_NONE = "not a number"
 
 
 def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: ARG001
@@ -41,7 +42,7 @@ def markdown(records: Mapping[str, Record]) -> str:
         if done:
             parts += section(done)
     others = [
-        [name, told["status"], f"{told.get('why') or ''}".splitlines()[0]]
+        [name, told["status"], record.short(told["why"] or "")]
         for name, told in records.items()
         if told["status"] != record.DONE
     ]
@@ -108,14 +109,14 @@ def _parity(records: Sequence[Record]) -> list[str]:
                 continue
             outputs = one["outputs"].values()
             cosines = [o["cosine"] for o in outputs if o["measure"] == "lowest cosine"]
-            worst = [o["max_abs"] for o in outputs if o["max_abs"] is not None]
+            differences = [o["max_abs"] for o in outputs]
             rows.append(
                 [
                     told["model"],
                     name,
                     one["device"],
-                    max(worst, default=None),
-                    f"{min(cosines):.6f}" if cosines else None,
+                    _NONE if None in differences else max(differences),
+                    _NONE if None in cosines else f"{min(cosines):.6f}" if cosines else None,
                     f"{one['agreement']:.1%} of {one['choices']}",
                     "yes" if one["repeatable"] else "NO",
                     "yes" if one["same"] else "NO",
@@ -188,12 +189,13 @@ def _memory(records: Sequence[Record]) -> list[str]:
 
 
 def _cold_start(records: Sequence[Record]) -> list[str]:
-    rows = [
-        [told["model"], row["measure"], row["unit"], row["medians"]["vlrt"],
-         row["medians"]["torch"], f"{row['ratio']['vlrt']['value']:.2f}"]
-        for told in records
-        for row in told["found"]["rows"]
-    ]  # fmt: skip
+    rows = []
+    for told in records:
+        for row in told["found"]["rows"]:
+            ratio = row["ratio"].get("vlrt")
+            medians = [row["medians"].get(name) for name in ("vlrt", "torch")]
+            times = f"{ratio['value']:.2f}" if ratio else None
+            rows.append([told["model"], row["measure"], row["unit"], *medians, times])
     head = ("model", "measure", "unit", "vlrt", "torch", "ratio")
     return ["## Cold start", table(head, rows)]
 
