@@ -78,6 +78,7 @@ class Settings:
         wheels: a folder of what is to be installed, or None.
         data: a folder of snapshots without weights.
         threads: of each process.
+        only: of all models, these alone; empty for all.
         sizes: pictures in a run, for the pieces that measure several; empty for a piece's own.
         seconds: of a soak; None for its own.
         limit_s: after which a piece is ended.
@@ -91,6 +92,7 @@ class Settings:
     wheels: Path | None = None
     data: Path | None = None
     threads: int = field(default_factory=available_cpus)
+    only: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     seconds: float | None = None
     limit_s: float = 570.0
@@ -102,6 +104,9 @@ class Settings:
                 raise OptionError(
                     f"{name.upper()} is {getattr(self, name)!r}; valid: {', '.join(valid)}"
                 )
+        for name in self.only:
+            if name not in self._known:
+                raise OptionError(f"there is no model {name!r}; valid: {', '.join(self._known)}")
 
     @property
     def small(self) -> bool:
@@ -110,7 +115,11 @@ class Settings:
 
     @property
     def models(self) -> dict[str, Model]:
-        """All there are, by name."""
+        """Those to measure, by name."""
+        return {name: m for name, m in self._known.items() if not self.only or name in self.only}
+
+    @property
+    def _known(self) -> dict[str, Model]:
         return SMALL if self.small else FULL
 
     @property

@@ -45,22 +45,30 @@ _GRAPHS = {IMAGE: "vision_model", TEXT: "text_model", BOTH: "model"}
 
 def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
     """Every variant; on a GPU each as CUDA graphs too; the fastest with JPEGs decoded smaller."""
-    stages = STAGES[subject.family]
-    made = [
-        Entry(f"vlrt-{precision}", NAME, precision, stages, exact=True)
-        for precision in subject.precisions
-    ]
+    stages, precisions = STAGES[subject.family], subject.precisions
+    if plan.device != "cpu":
+        precisions = tuple(p for p in precisions if p in _on_cuda(subject))
+    made = [Entry(f"vlrt-{p}", NAME, p, stages, exact=True) for p in precisions]
     if plan.device != "cpu":
         graphs = {"cuda_graph": True}
         made += [
-            Entry(f"vlrt-{precision}-cuda-graph", NAME, precision, stages, graphs, exact=True)
-            for precision in subject.precisions
+            Entry(f"vlrt-{p}-cuda-graph", NAME, p, stages, graphs, exact=True) for p in precisions
         ]
     fastest = fastest_of(subject, plan.device)
     reduced = (FROM_FILE, END)
     job = {"decode": "fast"}
     fast = Entry(f"vlrt-{fastest}-fast", NAME, fastest, reduced, job, free=reduced)
     return [*made, fast]
+
+
+def _on_cuda(subject: "Subject") -> list[str]:
+    """The precisions of the bundle that CUDA has kernels for."""
+    from vlrt.bundle import open_bundle
+    from vlrt.choice import runs_on_cuda
+    from vlrt.load import import_family
+
+    bundle = open_bundle(subject.bundle)
+    return runs_on_cuda(bundle, parts(import_family(subject.family), bundle))
 
 
 def fastest_of(subject: "Subject", device: str) -> str:
