@@ -135,7 +135,8 @@ def _one(options: argparse.Namespace, settings: Settings, model: str | None) -> 
 
 def _plan(options: argparse.Namespace, settings: Settings) -> int:
     """Many pieces, each a process of its own, so that none takes the others along."""
-    ends = time.monotonic() + (options.limit or plan.LIMITS_S[options.piece])
+    limit = plan.LIMITS_S[options.piece] if options.limit is None else options.limit
+    ends = time.monotonic() + limit
     failed = []
     for group in plan.PLANS[options.piece](settings):
         left = ends - time.monotonic()

@@ -121,7 +121,8 @@ def compared(
         `outputs`, of each what `agreement.compare` says, `max_abs`, the largest difference,
         `largest`, PyTorch's largest number, and `cosine`, the lowest of a sample; `agreement`, how
         many choices are the same (of a label for a picture, of a label for each place of one, of an
-        answer); and whether all is the `same` within what the precision is allowed.
+        answer; None where outputs are of other shapes); and whether all is the `same` within what
+        the precision is allowed.
     """
     mine = Entry(f"vlrt-{precision}", "vlrt", precision, STAGES[family])
     theirs = Entry("torch-fp32", "torch", "fp32", STAGES[family])
@@ -136,13 +137,12 @@ def compared(
                 "largest": float(np.abs(base).max()),
                 "cosine": agreement.lowest_cosine(ours_, base) if alike else None,
             }
+    same = {"outputs": outputs, "same": all(one["same"] for one in outputs.values())}
+    if any(one["max_abs"] is None for one in outputs.values()):
+        return {**same, "agreement": None, "choices": 0}
     chosen, wanted = choices(family, found), choices(family, expected)
-    return {
-        "outputs": outputs,
-        "agreement": float((chosen == wanted).mean()),
-        "choices": int(wanted.size),
-        "same": all(one["same"] for one in outputs.values()),
-    }
+    agreement_ = float((chosen == wanted).mean())
+    return {**same, "agreement": agreement_, "choices": int(wanted.size)}
 
 
 def choices(family: str, made: Mapping[str, Arrays]) -> Any:

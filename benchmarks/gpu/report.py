@@ -117,7 +117,7 @@ def _parity(records: Sequence[Record]) -> list[str]:
                     one["device"],
                     _NONE if None in differences else max(differences),
                     _NONE if None in cosines else f"{min(cosines):.6f}" if cosines else None,
-                    f"{one['agreement']:.1%} of {one['choices']}",
+                    f"{one['agreement'] or 0:.1%} of {one['choices']}",
                     "yes" if one["repeatable"] else "NO",
                     "yes" if one["same"] else "NO",
                 ]
