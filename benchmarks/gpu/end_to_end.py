@@ -66,7 +66,7 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:
 def _rows(settings: Settings) -> dict[str, tuple[tuple[int, int], int, int]]:
     """By name the size of the pictures, the batch, and how many pictures a run has."""
     if settings.small:
-        asked = [((64, 48), 2, 4)]
+        asked = [((64, 48), 2, 2)]
     elif settings.quick:
         asked = [((640, 480), 64, 256)]
     else:
