@@ -82,10 +82,11 @@ def _engine_lines() -> tuple[list[str], bool]:
             healthy &= problem is None or provider != CPU
     if len(listed) > 1:
         healthy = False
-        lines.append(
-            f"  PROBLEM: {' and '.join(listed)} overwrite each other; keep one: "
-            f"pip uninstall {' '.join(listed)}, then install one of them again"
-        )
+        if not any(finding.kind == "build" for finding in findings):  # which says it better
+            lines.append(
+                f"  PROBLEM: {' and '.join(listed)} overwrite each other; keep one: "
+                f"pip uninstall {' '.join(listed)}, then install one of them again"
+            )
     said, works = doctor_nvidia.section(examined, findings, starts, preloading)
     return [*lines, *said], healthy and works
 
@@ -94,8 +95,10 @@ def _why_not_imported(error: ImportError, listed: Mapping[str, str]) -> str:
     if not listed and isinstance(error, EngineMissingError):
         return f"MISSING: {error}"
     why = "its files are gone" if isinstance(error, EngineMissingError) else str(error)
-    packages = " ".join(f"{name}=={number}" for name, number in listed.items())
-    return f"BROKEN: {why}; install it again: pip install --force-reinstall --no-deps {packages}"
+    if len(listed) != 1:
+        return f"BROKEN: {why}"
+    package = "".join(f"{name}=={number}" for name, number in listed.items())
+    return f"BROKEN: {why}; install it again: pip install --force-reinstall --no-deps {package}"
 
 
 def _preload() -> str:
