@@ -585,6 +585,17 @@ def test_libraries_that_are_missing(build, missing, fields, problem, advice, fat
     assert told.advice == advice
 
 
+def test_libraries_that_pip_lists_and_others_are_got_in_two_steps():
+    libraries = [
+        each._replace(version="10.4") if each.library.title == "curand" else each
+        for each in found(FOR_13, "cublas", "curand")
+    ]
+    (told,) = findings(GOOD, FOR_13, libraries=libraries)
+    assert told.advice == (
+        f"{SUPPLY.format('1.31.1')}; pip install --force-reinstall --no-deps nvidia-curand==10.4"
+    )
+
+
 @pytest.mark.parametrize("title", ["cufft", "nvrtc"])
 def test_what_no_graph_of_these_families_needs_is_not_missed(title):
     assert findings(GOOD, FOR_13, libraries=found(FOR_13, title)) == []

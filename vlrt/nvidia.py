@@ -244,7 +244,7 @@ def _of_libraries(build: Build, found: Sequence[Found]) -> Iterator[Finding]:
     for each in optional:
         problem = (
             f"{build} does not find {_described(each)}: CUDA starts without it, but graphs with "
-            "convolutions, which those of others may have, do not run"
+            "convolutions do not run (those of `vlrt export` have none)"
         )
         yield Finding("library", problem, supply(build, optional), fatal=False)
     for each in found:

@@ -108,8 +108,13 @@ def instead(facts: Facts, installed: Mapping[str, str]) -> str:
 
 def supply(build: Build, absent: Sequence[Found]) -> str:
     """What to type to get libraries that a build lacks."""
-    listed = dict.fromkeys(f"{each.library.package}=={each.version}" for each in absent)
-    if all(each.version for each in absent):  # pip takes them as there, and would do nothing
-        return f"pip install --force-reinstall --no-deps {' '.join(listed)}"
     release = ">=1.28" if build.version.startswith("1.27") else f"=={build.version}"
-    return f'pip install "{GPU_BUILD}[cuda,cudnn]{release}"'
+    typed = [f'pip install "{GPU_BUILD}[cuda,cudnn]{release}"']
+    # What pip lists it takes as there, be it in a folder where ONNX Runtime does not look.
+    listed = [f"{each.library.package}=={each.version}" for each in absent if each.version]
+    if len(listed) == len(absent):
+        typed.clear()
+    if listed:
+        packages = " ".join(dict.fromkeys(listed))
+        typed.append(f"pip install --force-reinstall --no-deps {packages}")
+    return "; ".join(typed)
