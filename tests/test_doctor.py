@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vlrt import doctor, doctor_nvidia, nvidia
+from vlrt import doctor, doctor_nvidia, nvidia, nvidia_libraries
 from vlrt.errors import ProviderError
 from vlrt.nvidia_driver import Device, Facts
 from vlrt.nvidia_libraries import Found, requirements
@@ -114,6 +114,35 @@ def test_gpus_that_start_are_named_alone():
     assert lines[-1] == "CUDA          will work on cuda:1 (Tesla T4, 15095 MiB)"
 
 
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (dataclasses.replace(NOTHING, on_bus=1), "a GPU, and no driver"),
+        (dataclasses.replace(NOTHING, driver="570.86.10"), "driver 570.86.10, without CUDA"),
+        (dataclasses.replace(NOTHING, broken="x"), "driver of unknown version, without CUDA"),
+        (
+            dataclasses.replace(GOOD, devices=(), error=999),
+            "driver 580.159.03, for CUDA up to 13.0",
+        ),
+    ],
+)
+def test_the_first_line_tells_of_the_driver(facts, says):
+    lines, works = section(examined(facts, FOR_CPU), {})
+    assert works
+    assert lines[0] == f"NVIDIA        {says}"
+
+
+def test_tensorrt_that_pip_installed_is_not_found_by_itself(monkeypatch, tmp_path):
+    library = tmp_path / "tensorrt_libs" / "libnvinfer.so.10"
+    library.parent.mkdir()
+    library.touch()
+    monkeypatch.setattr(nvidia_libraries, "pip_version", lambda package: "10.16")
+    case = examined(GOOD, dataclasses.replace(FOR_CUDA, site=tmp_path))
+    lines, _ = section(case, {0: None})
+    found = f"{library}; ONNX Runtime finds it if LD_LIBRARY_PATH has its folder"
+    assert f"  TensorRT    {found}" in lines
+
+
 def test_hidden_gpus_are_counted():
     some = dataclasses.replace(GOOD, installed=8, visible="3")
     lines, _ = section(examined(some, FOR_CUDA), {0: None})
@@ -187,7 +216,7 @@ def test_cuda_is_started_on_each_gpu(pretend, capsys):
     lines, healthy = doctor.report()
     assert healthy
     assert "onnxruntime   1.31.1 from onnxruntime-gpu" in lines
-    assert f"  {TENSORRT}: DOES NOT START: see below" in lines
+    assert f"  {TENSORRT}: does not start, and CUDA does not need it; see below" in lines
     assert f"  {CUDA}: starts" in lines
     assert f"  {CPU}: starts" in lines
     expected = [(CUDA, 0), (CUDA, 1), (TENSORRT, None), (CPU, None)]

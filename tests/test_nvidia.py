@@ -233,6 +233,7 @@ BOTH = ["cublas", "cublasLt"]
         ("", "1.31.1", "Linux", None, None),
         ("11.8", "1.18.0", "Linux", None, None),
         ("14.0", "2.0", "Linux", None, None),
+        ("of nobody", "", "Linux", None, None),
         # As the import tables of PyPI's wheels have it.
         ("12.8", "1.26.0", "Linux", [*BOTH, "cuDNN", "cudart", "cufft", "curand"], ["nvrtc"]),
         ("12.8", "1.26.0", "Windows", [*BOTH, "cuDNN", "cudart", "cufft"], []),

@@ -51,11 +51,11 @@ def _tuned() -> str:
 
 
 def _engine_lines() -> tuple[list[str], bool]:
+    preloading = _preload()  # first, so that what it loads is found
     examined = nvidia.examine()
     findings = nvidia.diagnose(*examined)
     listed = examined.installed
     starts: dict[int, str | None] = {}
-    preloading = ""
     try:
         ort = engine()
     except ImportError as error:
@@ -69,15 +69,14 @@ def _engine_lines() -> tuple[list[str], bool]:
         ]
         available = ort.get_available_providers()
         if CUDA in available:
-            preloading = _preload()
             explained = any(finding.fatal for finding in findings)
             starts = _starts_of_cuda(examined.facts, explained=explained)
         healthy = True
         for provider in available:
             problem = _why_no_cuda(starts) if provider == CUDA else _start(provider)
-            if problem and provider == TENSORRT:
-                problem = "see below"  # it says more of itself than of what it lacks
             state = "starts" if problem is None else f"DOES NOT START: {problem}"
+            if problem and provider == TENSORRT:  # whose own words are long, and of no help
+                state = "does not start, and CUDA does not need it; see below"
             lines.append(f"  {provider}: {state}")
             healthy &= problem is None or provider != CPU
     if len(listed) > 1:
@@ -104,7 +103,10 @@ def _why_not_imported(error: ImportError, listed: Mapping[str, str]) -> str:
 def _preload() -> str:
     """Load the NVIDIA libraries that pip installed; what ONNX Runtime prints of it."""
     said = io.StringIO()
-    load = getattr(engine(), "preload_dlls", None)
+    try:
+        load = getattr(engine(), "preload_dlls", None)
+    except ImportError:  # of which the report tells
+        return ""
     if load:
         with contextlib.redirect_stdout(said):
             load(msvc=False)

@@ -37,6 +37,8 @@ def _driver(examined: Examined) -> str:
     facts, needs = examined.facts, examined.needs
     if facts.absent:
         return "no GPU and no driver"
+    if not (facts.driver or facts.cuda or facts.broken or facts.error):
+        return "a GPU, and no driver"
     said = f"driver {facts.driver or 'of unknown version'}"
     said += f", for CUDA up to {facts.cuda[0]}.{facts.cuda[1]}" if facts.cuda else ", without CUDA"
     return f"{said}; needed: {needs.driver} or newer" if needs else said
@@ -69,6 +71,8 @@ def _tensorrt(examined: Examined) -> Iterator[str]:
     if build and build.has_cuda:
         (found,) = look_up([tensorrt(examined.facts.system)], build.site)
         where = found.path or f"{found.library.name} not found; CUDA does not need it"
+        if found.version and found.path and build.site and found.path.startswith(str(build.site)):
+            where += "; ONNX Runtime finds it if LD_LIBRARY_PATH has its folder"
         yield f"  {found.library.title:<11} {where}"
 
 

@@ -112,7 +112,16 @@ class Facts:
         return not (self.driver or self.cuda or self.broken or self.error or self.on_bus)
 
 
-def facts(load: Load = ctypes.CDLL, root: Path = _ROOT) -> Facts:
+def load_by_name(name: str) -> Any:
+    """A shared library from where the system looks, on Windows in PATH, too, as programs do.
+
+    Raises:
+        OSError: it is not there, or cannot be loaded.
+    """
+    return ctypes.CDLL(name, winmode=0)
+
+
+def facts(load: Load = load_by_name, root: Path = _ROOT) -> Facts:
     """What this machine has. Raises nothing on a machine that has nothing.
 
     Args:

@@ -12,7 +12,6 @@ From these sources:
   driver (NVIDIA's "CUDA C++ Programming Guide", "Application Compatibility").
 """
 
-import ctypes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from vlrt.nvidia_driver import Load, problem_of
+from vlrt.nvidia_driver import Load, load_by_name, problem_of
 
 Chip = tuple[int, int]
 # By the major version of CUDA: the least drivers on Linux and on Windows.
@@ -115,7 +114,8 @@ def requirements(
         system: as `platform.system` says it.
         machine: as `platform.machine` says it.
     """
-    major = int(cuda_version.partition(".")[0] or 0)
+    digits = cuda_version.partition(".")[0]
+    major = int(digits) if digits.isdecimal() else 0
     if major not in _DRIVERS:
         return None
     windows = system == "Windows"
@@ -192,7 +192,7 @@ def tensorrt(system: str) -> Library:
 
 
 def look_up(
-    libraries: Sequence[Library], site: Path | None, load: Load = ctypes.CDLL
+    libraries: Sequence[Library], site: Path | None, load: Load = load_by_name
 ) -> tuple[Found, ...]:
     """Where each library is: in pip's folder, or where the system's loader finds it.
 
