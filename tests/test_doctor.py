@@ -310,3 +310,13 @@ def test_an_engine_that_cannot_be_imported(monkeypatch, tmp_path, pretend, modul
     assert not healthy
     assert [line for line in lines if line.startswith(f"onnxruntime   {says}")]
     assert "NVIDIA        this machine has no NVIDIA GPU and no driver of one" in lines
+
+
+def test_beside_a_gpu_what_to_type_for_a_broken_engine_is_told_once(monkeypatch, pretend):
+    pretend(examined(GOOD, None, listed={"onnxruntime-gpu": "1.31.1"}), [])
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace())
+    lines, healthy = doctor.report()
+    assert not healthy
+    assert "onnxruntime   BROKEN: its files are gone" in lines
+    typed = [line for line in lines if "pip install" in line and "onnxruntime-gpu" in line]
+    assert typed == ['    pip uninstall -y onnxruntime-gpu; pip install "vlrt[gpu]"']

@@ -55,11 +55,13 @@ def _engine_lines() -> tuple[list[str], bool]:
     examined = nvidia.examine()
     findings = nvidia.diagnose(*examined)
     listed = examined.installed
+    advised = any(finding.kind == "build" for finding in findings)  # in NVIDIA's section
     starts: dict[int, str | None] = {}
     try:
         ort = engine()
     except ImportError as error:
-        lines, healthy = [f"onnxruntime   {_why_not_imported(error, listed)}"], False
+        why = _why_not_imported(error, listed, advised=advised)
+        lines, healthy = [f"onnxruntime   {why}"], False
     else:
         source = ", ".join(listed) or "an unknown package"
         kernels = int8_kernels()
@@ -81,7 +83,7 @@ def _engine_lines() -> tuple[list[str], bool]:
             healthy &= problem is None or provider != CPU
     if len(listed) > 1:
         healthy = False
-        if not any(finding.kind == "build" for finding in findings):  # which says it better
+        if not advised:
             lines.append(
                 f"  PROBLEM: {' and '.join(listed)} overwrite each other; keep one: "
                 f"pip uninstall {' '.join(listed)}, then install one of them again"
@@ -90,11 +92,11 @@ def _engine_lines() -> tuple[list[str], bool]:
     return [*lines, *said], healthy and works
 
 
-def _why_not_imported(error: ImportError, listed: Mapping[str, str]) -> str:
+def _why_not_imported(error: ImportError, listed: Mapping[str, str], *, advised: bool) -> str:
     if not listed and isinstance(error, EngineMissingError):
         return f"MISSING: {error}"
     why = "its files are gone" if isinstance(error, EngineMissingError) else str(error)
-    if len(listed) != 1:
+    if advised or len(listed) != 1:
         return f"BROKEN: {why}"
     package = "".join(f"{name}=={number}" for name, number in listed.items())
     return f"BROKEN: {why}; install it again: pip install --force-reinstall --no-deps {package}"
