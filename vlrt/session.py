@@ -91,7 +91,7 @@ def preload() -> str:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         load(msvc=False)
-    return said.getvalue().strip()
+    return " ".join(said.getvalue().split())
 
 
 def place(
@@ -173,10 +173,19 @@ def _opened(graph: str | bytes, placement: Placement, options: Any, threads: int
     active = session.get_providers()
     if active[0] != placement.provider:
         raise ProviderError(
-            f"{placement} did not start; active: {', '.join(active)}. "
-            "`vlrt doctor` says what is missing"
+            f"{placement} did not start; active: {', '.join(active)}. {_why_not(placement)}"
         )
     return session
+
+
+def _why_not(placement: Placement) -> str:
+    """Why a provider is likely not to have started, in words."""
+    why = ""
+    if placement.uses_cuda:
+        from vlrt import nvidia
+
+        why = nvidia.why_not()
+    return f"{why}\n`vlrt doctor` says more" if why else "`vlrt doctor` says what is missing"
 
 
 def start(placement: Placement) -> None:
@@ -194,7 +203,9 @@ def start(placement: Placement) -> None:
     except ProviderError:
         raise
     except Exception as error:  # as above, of any class
-        raise ProviderError(f"{placement} does not start: {error}") from error
+        raise ProviderError(
+            f"{placement} does not start: {error}. {_why_not(placement)}"
+        ) from error
 
 
 class Tensor(NamedTuple):
