@@ -21,7 +21,7 @@ from vlrt.kernels import int8_kernels, products_saturate
 from vlrt.load import import_family
 from vlrt.session import Session, engine, place
 
-from . import accuracy, for_cuda, gates, reference, verify
+from . import accuracy, for_cuda, gates, reference, similarity, verify
 from .checkpoint import Checkpoint
 from .ladder import Ladder
 from .precision import IN_FORMS, Recipe
@@ -113,6 +113,7 @@ class Run:
         self.components: dict[str, dict[str, Any]] = {name: {} for name in family.COMPONENTS}
         self.quality: dict[str, dict[str, Any]] = {}
         self.recipes: dict[str, Mapping[str, Recipe]] = {}
+        self.similarity: dict[str, Any] | None = None
         self.missing = reference.missing()
         if self.missing:
             self._compare_with_own_fp32()
@@ -181,6 +182,7 @@ class Run:
                 for why in whys:
                     self.say(f"{precision} for {FOR_CUDA} REFUSED: {why}")
         if report.written:
+            self.similarity = similarity.write(self)
             bundle.write_manifest(self.root, self._manifest(report))
         return report
 
@@ -367,6 +369,7 @@ class Run:
                 }
                 for component, variants in self.components.items()
             },
+            **({"similarity": self.similarity} if self.similarity else {}),
             "quality": self.quality,
             "refused": report.refused,
         }
