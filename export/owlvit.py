@@ -100,9 +100,7 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
         tokens = graph.cast(normed(graph, stream, name, epsilon)[0], FLOAT)
     else:
         tokens = graph.layer_norm(graph.cast(settled(graph, stream), FLOAT), name, epsilon)
-    whole, patches = _split_first(graph, tokens, places)
-    merged = graph.op("Mul", patches, whole)
-    features = graph.layer_norm(merged, "layer_norm", epsilon)
+    features = _features(graph, tokens, places, epsilon)
 
     embeds = graph.linear(features, "class_head.dense0")
     width = config["text_config"]["hidden_size"]
@@ -120,16 +118,22 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
     return features
 
 
-def _split_first(graph: Graph, tokens: str, others: int) -> tuple[str, str]:
-    """Tokens [B, 1 + others, D] in two: the first, and the others."""
+def _features(graph: Graph, tokens: str, places: int, epsilon: float) -> str:
+    """Each place's token by the class token, normalised: fp32 [B, 1 + P, D] -> [B, P, D].
+
+    For CUDA they have the type that the heads take.
+    """
     if not graph.recipe.for_cuda:
-        first, rest = graph.op("Split", tokens, graph.ints(1, others), outputs=2, axis=1)
-        return first, rest
-    # For unequal parts CUDA's Split uploads their sizes, from memory that is gone when a captured
-    # graph is run again.
-    ends = graph.ints(0), graph.ints(1), graph.ints(1 + others)
-    first, rest = (graph.op("Slice", tokens, *pair, graph.ints(1)) for pair in (ends[:2], ends[1:]))
-    return first, rest
+        sizes = graph.ints(1, places)
+        whole, patches = graph.op("Split", tokens, sizes, outputs=2, axis=1)
+        return graph.layer_norm(graph.op("Mul", patches, whole), "layer_norm", epsilon)
+    # CUDA's Split into unequal parts uploads their sizes, from memory that is gone when a captured
+    # graph is run again; and two slices of one value become a Split. So the class token goes along.
+    ends = graph.ints(0), graph.ints(1), graph.ints(1 + places)
+    whole = graph.op("Slice", tokens, *ends[:2], graph.ints(1))
+    merged = graph.layer_norm(graph.op("Mul", tokens, whole), "layer_norm", epsilon)
+    merged = graph.cast(merged, graph.kind_of("class_head.dense0"))
+    return str(graph.op("Slice", merged, *ends[1:], graph.ints(1)))
 
 
 def _elu_and_one(graph: Graph, value: str) -> str:
