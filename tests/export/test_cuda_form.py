@@ -268,7 +268,7 @@ def test_a_text_is_pooled_where_it_ends(tmp_path, wrong_eos, ids, cut):
 
 # --- nodes ----------------------------------------------------------------------------------------
 
-# What CUDA has no kernels for, of these types; what cuDNN computes; and what needs shapes, which the
+# What CUDA has no kernels for, of these types; what cuDNN computes; what needs shapes, which the
 # CPU would work out.
 NOT_THERE = {"Elu", "ArgMax", "Range", "ReduceSum", "ReduceMax", "Conv", "Expand", "Tile"}
 
@@ -296,6 +296,11 @@ def test_its_blocks_are_fused(opened):
         few = int(component == "model" or (pictures and opened.model_type == "clip"))
         assert found["Attention"] == layers - few
         assert found["MultiHeadAttention"] == few
+        # Each gives the sum that the next one reads, and the last does not.
+        given_on = {name for node in made.graph.node for name in node.input}
+        for node in made.graph.node:
+            if node.op_type == "SkipLayerNormalization":
+                assert {name for name in node.output if name} <= given_on
         attentions = [node for node in made.graph.node if "Attention" in node.op_type]
         assert {node.domain for node in attentions} == {"com.microsoft"}
         heads = {"owlvit": 2, "owlv2": 4}.get(opened.model_type, 0) if pictures else 0
@@ -486,8 +491,8 @@ def test_what_fails_is_refused_and_the_variant_stays(unproved, monkeypatch, tmp_
     assert report.written == list(IN_FORMS)
     assert list(report.refused) == ["fp16 for cuda"]
     assert manifest["refused"] == report.refused
-    assert any("text_model, text_embeds: lowest cosine" in why for why in report.refused[
-        "fp16 for cuda"])  # fmt: skip
+    (whys,) = report.refused.values()
+    assert any("text_model, text_embeds: lowest cosine" in why for why in whys)
     assert any(line.startswith("fp16 for cuda REFUSED") for line in lines)
     for component in clip.COMPONENTS:  # of both, for one alone serves nobody
         variants = manifest["components"][component]["variants"]
