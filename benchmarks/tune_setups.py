@@ -7,8 +7,9 @@ from vlrt.bundle import Bundle
 from vlrt.choice import choose_precision
 from vlrt.errors import OptionError, PrecisionError, ProviderError
 from vlrt.hardware import available_cpus
+from vlrt.kernels import int8_kernels
 from vlrt.load import components_of, import_family
-from vlrt.session import CPU, CUDA, OPENVINO, engine, int8_kernels, place, place_on, start
+from vlrt.session import CPU, CUDA, OPENVINO, engine, place, place_on, start
 from vlrt.tuned import Setup
 
 

@@ -17,8 +17,9 @@ from vlrt.bundle import FOR_CUDA, FORMS, PORTABLE
 from vlrt.describe import largest_error, lowest_cosine
 from vlrt.errors import BundleError, GateError, InferenceError
 from vlrt.files import read_settings
+from vlrt.kernels import int8_kernels, products_saturate
 from vlrt.load import import_family
-from vlrt.session import Session, engine, int8_kernels, place, products_saturate
+from vlrt.session import Session, engine, place
 
 from . import accuracy, for_cuda, gates, reference, verify
 from .checkpoint import Checkpoint

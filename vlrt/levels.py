@@ -4,6 +4,7 @@ That is float32 values, bit for bit those of transformers, or the levels themsel
 make the values.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -16,6 +17,11 @@ from vlrt import pinned
 Values = NDArray[np.float32]
 # Pictures as a graph takes them: float32 [3, H, W], or uint8 [H, W, 3].
 Pixels: TypeAlias = NDArray[Any]
+
+
+def takes_bytes(info: Mapping[str, Any]) -> bool:
+    """Whether a model's graphs take pictures as bytes, by what `vlrt.load` found."""
+    return info.get("pixels") == "uint8"
 
 
 class Layout(Protocol):

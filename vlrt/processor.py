@@ -30,6 +30,13 @@ class Processor(Protocol):
     def shorter_side(self) -> int:
         """Pixels along the shorter side that a fast decode must not undercut."""
 
+    def as_bytes(self) -> "Processor":
+        """The same for graphs that rescale and normalise themselves.
+
+        Raises:
+            BundleError: no graph of such a processor's does.
+        """
+
     def empty(self, number: int) -> Pixels:
         """Room for so many results."""
 

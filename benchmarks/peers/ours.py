@@ -65,8 +65,8 @@ def fastest_of(subject: "Subject", device: str) -> str:
     """
     from vlrt.bundle import open_bundle
     from vlrt.choice import choose_precision
+    from vlrt.kernels import int8_kernels
     from vlrt.load import import_family
-    from vlrt.session import int8_kernels
 
     bundle = open_bundle(subject.bundle)
     components = parts(import_family(subject.family), bundle)
@@ -111,9 +111,10 @@ class Opened:
     ) -> None:
         from vlrt.bundle import open_bundle
         from vlrt.choice import choose_precision
+        from vlrt.kernels import int8_kernels
         from vlrt.labels import open_tokenizer
         from vlrt.load import import_family
-        from vlrt.session import Session, int8_kernels, place
+        from vlrt.session import Session, place
 
         self.bundle, self.threads = open_bundle(bundle), threads
         family = import_family(str(self.bundle.config["model_type"]))

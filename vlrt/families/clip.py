@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vlrt.bundle import Bundle
 from vlrt.checks import check_outputs, checked_count
@@ -17,8 +18,9 @@ from vlrt.errors import BundleError, ImageError, OptionError
 from vlrt.files import Settings
 from vlrt.image import ImageInput
 from vlrt.labels import TextEncoder, open_tokenizer
+from vlrt.levels import takes_bytes
 from vlrt.ops import cosine_similarity, l2_normalize, softmax
-from vlrt.processor import ImageProcessor, Processor
+from vlrt.processor import ImageProcessor
 from vlrt.results import Classification, LabelSet
 from vlrt.session import Runner
 from vlrt.stream import (
@@ -33,6 +35,7 @@ from vlrt.stream import (
     read_batches,
 )
 from vlrt.templates import Templates
+from vlrt.warmup import Warmable
 
 COMPONENTS = ("vision_model", "text_model")
 
@@ -51,12 +54,12 @@ def task(_config: Mapping[str, Any]) -> str:
     return "zero-shot-image-classification"
 
 
-def image_processor(settings: Settings) -> Processor:
+def image_processor(settings: Settings) -> ImageProcessor:
     """What turns pictures into `pixel_values`."""
     return ImageProcessor.from_settings(settings)
 
 
-class Model:
+class Model(Warmable):
     """A CLIP model. Safe to share between threads: it holds nothing of a call.
 
     Args:
@@ -87,7 +90,9 @@ class Model:
             raise OptionError(f"this family takes one value, logit_scale; given: {unknown}")
         self.info = dict(info)
         self.processor = image_processor(bundle.preprocessor)
-        self.tokenizer = open_tokenizer(bundle)
+        if takes_bytes(self.info):
+            self.processor = self.processor.as_bytes()
+        self.tokenizer = open_tokenizer(bundle, self.info)
         self._vision = sessions["vision_model"]
         self._texts = TextEncoder(bundle, self.tokenizer, sessions["text_model"])
         self._logit_scale = values.get(
@@ -302,3 +307,9 @@ class Model:
         """
         embeds = self.encode_images(images)
         return cosine_similarity(embeds, embeds if others is None else self.encode_images(others))
+
+    def _run(self, pictures: list[Image.Image], text: str) -> object:  # noqa: ARG002
+        return self.encode_images(pictures, batch_size=len(pictures))
+
+    def _run_texts(self, texts: list[str]) -> object:
+        return self.encode_texts(texts)
