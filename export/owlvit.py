@@ -36,7 +36,8 @@ PICTURES, TEXTS = 8, None
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
 # The heads take 2 % of the time. In int8 too, they leave the demo checkpoint's mAP where it is and
 # move its boxes a little further: mean IoU with the reference 0.983, not 0.987
-# (`python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes`).
+# (`python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes`). On a GPU
+# fp32 would make them a fifth of it, so the form for CUDA tries them in fp16 first (`for_cuda`).
 _HEADS = frozenset({"class_head.*", "box_head.*", "objectness_head.*"})
 # What a precision leaves alone, by the names of linear layers (see `Recipe`).
 KEEP_FP32 = {"fp16": _HEADS, "int8": _HEADS | {"*.text_projection"}}
@@ -65,7 +66,7 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
         checkpoint: of model type owlvit.
         component: "vision_model" (pixel_values -> image_class_embeds, logit_shift, logit_scale,
             pred_boxes) or "text_model" (input_ids -> text_embeds); embeddings are not normalised.
-        recipe: the precision; the heads are built for fp32 (`KEEP_FP32`).
+        recipe: the precision; but for CUDA, the heads are built for fp32 (`KEEP_FP32`).
     """
     graph = Graph(checkpoint, recipe)
     if component == "text_model":
@@ -90,11 +91,11 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
         prefix: of the towers' tensors, such as "owlvit.".
 
     Returns:
-        What the heads see, fp32 [B, P, D], for further heads.
+        What the heads see, [B, P, D], for further heads.
     """
     tower, places = config["vision_config"], patch_count(config["vision_config"])
     stream = vision_tokens(graph, f"{prefix}vision_model.", tower, "pre_layernorm")
-    # From here on all is fp32: it is little work, and the product of tokens may pass fp16's limit.
+    # The product of tokens may pass fp16's limit. What follows is little work, and in fp32 as well.
     name, epsilon = f"{prefix}vision_model.post_layernorm", tower["layer_norm_eps"]
     if graph.recipe.for_cuda:
         tokens = graph.cast(normed(graph, stream, name, epsilon)[0], FLOAT)
