@@ -31,17 +31,18 @@ PICTURES = [
 class OnHost(Session):
     """A graph on the CPU that keeps what it is asked to as if it stood on a GPU, padded."""
 
-    def run_on_device(self, inputs, keep):
+    def run_on_device(self, inputs, *, fetch, keep=()):
         arrays = {
             name: one.value.array if isinstance(one, OnDevice) else one
             for name, one in inputs.items()
         }
-        self.kept = list(keep)
-        return {
-            name: OnDevice(SimpleNamespace(array=np.concatenate([array, array[-1:]])), len(array))
-            if name in keep
-            else array
-            for name, array in self.run(arrays).items()
+        self.fetched, found = list(fetch), self.run(arrays)
+        return {name: found[name] for name in fetch} | {
+            name: OnDevice(
+                SimpleNamespace(array=np.concatenate([found[name], found[name][-1:]])),
+                len(found[name]),
+            )
+            for name in keep
         }
 
     def upload(self, array):
@@ -163,10 +164,10 @@ def test_of_a_detector_the_best_of_each_place_alone_is_fetched(bundle):
         pytest.skip("no detector")
     graph = ours._graphs._similarity._session
     ours.detect(PICTURES[0], LABELS)
-    assert graph.kept == ["logits"]
+    assert graph.fetched == ["best_logits", "best_labels"]
     options = {"threshold": 0.01, "multi_label": True, "top_k": 20}
     ours_all, theirs_all = (m.detect(PICTURES, LABELS, **options) for m in (ours, theirs))
-    assert graph.kept == ["best_logits", "best_labels"]
+    assert graph.fetched == ["logits"]
     for a, b in zip(ours_all, theirs_all, strict=True):
         assert a.names == b.names
         assert np.allclose(a.scores, b.scores, atol=SAME_ABS)

@@ -50,11 +50,13 @@ class Similarity:
             What is wanted, [B, ...].
         """
         given = set(self._session.inputs) - {"text_embeds", *more}
-        seen = self._vision.run_on_device({"pixel_values": pixel_values}, given)
-        between = {name: seen[name] for name in given} | more
         there = [name for name in wanted if name in self._session.outputs]
+        before = [name for name in wanted if name not in there]
+        pictures = {"pixel_values": pixel_values}
+        seen = self._vision.run_on_device(pictures, fetch=before, keep=given)
+        between = {name: seen[name] for name in given} | more
         found = self.of_values(between, labels, len(pixel_values), there)
-        return found | {name: seen[name] for name in wanted if name not in there}
+        return found | {name: seen[name] for name in before}
 
     def of_values(
         self,
@@ -75,6 +77,5 @@ class Similarity:
             texts = self._labels.get(labels)
             if texts is None:
                 texts = self._labels[labels] = self._session.upload(labels.embeds)
-        unwanted = [name for name in self._session.outputs if name not in wanted]
-        found = self._session.run_on_device({**values, "text_embeds": texts}, unwanted)
+        found = self._session.run_on_device({**values, "text_embeds": texts}, fetch=wanted)
         return {name: found[name][:rows] for name in wanted}
