@@ -172,6 +172,7 @@ class Builder:
                     inputs = [rows, self.ints(0)]
                     nodes.append(helper.make_node(operator, inputs, [tap], keepdims=0))
                     outputs.append(helper.make_tensor_value_info(tap, FLOAT, ["channels"]))
+        _leave_out_unread(nodes)
         graph = helper.make_graph(
             nodes, "vlrt", self._inputs, outputs, list(self._constants.values())
         )
@@ -181,3 +182,18 @@ class Builder:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
         )
+
+
+def _leave_out_unread(nodes: Sequence[onnx.NodeProto]) -> None:
+    """Take the names from optional outputs that no node reads, so that they are not computed.
+
+    Those of ONNX Runtime's own operators are optional behind the first, and never outputs of a
+    graph.
+    """
+    read = {name for node in nodes for name in node.input}
+    for node in nodes:
+        if node.domain == CONTRIB and len(node.output) > 1:
+            named = [node.output[0], *(name if name in read else "" for name in node.output[1:])]
+            while not named[-1]:
+                named.pop()
+            node.output[:] = named

@@ -21,12 +21,13 @@ from .graph import FLOAT, Graph
 from .precision import Recipe
 from .reference import TorchModel
 from .residual import activated, normed, settled
+from .similarity import of_places
 from .transformer import patch_count, pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
     "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
     "Reference", "at_once", "box_bias", "build", "check", "inputs", "mlp_head", "quality",
-    "samples", "values", "vision",
+    "samples", "similarity", "values", "vision",
 ]  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -36,7 +37,8 @@ PICTURES, TEXTS = 8, None
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
 # The heads take 2 % of the time. In int8 too, they leave the demo checkpoint's mAP where it is and
 # move its boxes a little further: mean IoU with the reference 0.983, not 0.987
-# (`python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes`).
+# (`python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes`). On a GPU
+# fp32 would make them a fifth of it, so the form for CUDA tries them in fp16 first (`for_cuda`).
 _HEADS = frozenset({"class_head.*", "box_head.*", "objectness_head.*"})
 # What a precision leaves alone, by the names of linear layers (see `Recipe`).
 KEEP_FP32 = {"fp16": _HEADS, "int8": _HEADS | {"*.text_projection"}}
@@ -65,7 +67,7 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
         checkpoint: of model type owlvit.
         component: "vision_model" (pixel_values -> image_class_embeds, logit_shift, logit_scale,
             pred_boxes) or "text_model" (input_ids -> text_embeds); embeddings are not normalised.
-        recipe: the precision; the heads are built for fp32 (`KEEP_FP32`).
+        recipe: the precision; but for CUDA, the heads are built for fp32 (`KEEP_FP32`).
     """
     graph = Graph(checkpoint, recipe)
     if component == "text_model":
@@ -90,19 +92,17 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
         prefix: of the towers' tensors, such as "owlvit.".
 
     Returns:
-        What the heads see, fp32 [B, P, D], for further heads.
+        What the heads see, [B, P, D], for further heads.
     """
     tower, places = config["vision_config"], patch_count(config["vision_config"])
     stream = vision_tokens(graph, f"{prefix}vision_model.", tower, "pre_layernorm")
-    # From here on all is fp32: it is little work, and the product of tokens may pass fp16's limit.
+    # The product of tokens may pass fp16's limit. What follows is little work, and in fp32 as well.
     name, epsilon = f"{prefix}vision_model.post_layernorm", tower["layer_norm_eps"]
     if graph.recipe.for_cuda:
         tokens = graph.cast(normed(graph, stream, name, epsilon)[0], FLOAT)
     else:
         tokens = graph.layer_norm(graph.cast(settled(graph, stream), FLOAT), name, epsilon)
-    whole, patches = _split_first(graph, tokens, places)
-    merged = graph.op("Mul", patches, whole)
-    features = graph.layer_norm(merged, "layer_norm", epsilon)
+    features = _features(graph, tokens, places, epsilon)
 
     embeds = graph.linear(features, "class_head.dense0")
     width = config["text_config"]["hidden_size"]
@@ -120,16 +120,22 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
     return features
 
 
-def _split_first(graph: Graph, tokens: str, others: int) -> tuple[str, str]:
-    """Tokens [B, 1 + others, D] in two: the first, and the others."""
+def _features(graph: Graph, tokens: str, places: int, epsilon: float) -> str:
+    """Each place's token by the class token, normalised: fp32 [B, 1 + P, D] -> [B, P, D].
+
+    For CUDA they have the type that the heads take.
+    """
     if not graph.recipe.for_cuda:
-        first, rest = graph.op("Split", tokens, graph.ints(1, others), outputs=2, axis=1)
-        return first, rest
-    # For unequal parts CUDA's Split uploads their sizes, from memory that is gone when a captured
-    # graph is run again.
-    ends = graph.ints(0), graph.ints(1), graph.ints(1 + others)
-    first, rest = (graph.op("Slice", tokens, *pair, graph.ints(1)) for pair in (ends[:2], ends[1:]))
-    return first, rest
+        sizes = graph.ints(1, places)
+        whole, patches = graph.op("Split", tokens, sizes, outputs=2, axis=1)
+        return graph.layer_norm(graph.op("Mul", patches, whole), "layer_norm", epsilon)
+    # CUDA's Split into unequal parts uploads their sizes, from memory that is gone when a captured
+    # graph is run again; and two slices of one value become a Split. So the class token goes along.
+    ends = graph.ints(0), graph.ints(1), graph.ints(1 + places)
+    whole = graph.op("Slice", tokens, *ends[:2], graph.ints(1))
+    merged = graph.layer_norm(graph.op("Mul", tokens, whole), "layer_norm", epsilon)
+    merged = graph.cast(merged, graph.kind_of("class_head.dense0"))
+    return str(graph.op("Slice", merged, *ends[1:], graph.ints(1)))
 
 
 def _elu_and_one(graph: Graph, value: str) -> str:
@@ -164,6 +170,11 @@ def box_bias(side: int) -> NDArray[np.float32]:
     small = np.float32(1e-4)
     bias: NDArray[np.float32] = np.log(wanted + small) - np.log1p(small - wanted)
     return bias
+
+
+def similarity(checkpoint: Checkpoint) -> Graph:
+    """Every place of pictures against labels (see `export.similarity`)."""
+    return of_places(checkpoint, patch_count(checkpoint.config["vision_config"]))
 
 
 class Reference(TorchModel):

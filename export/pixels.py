@@ -11,6 +11,7 @@ import numpy as np
 from vlrt.files import Settings
 from vlrt.levels import Levels
 from vlrt.load import import_family
+from vlrt.processor import Processor
 
 from .checkpoint import Checkpoint
 from .graph import BOOL, FLOAT, INT32, INT64, UINT8, Graph
@@ -18,15 +19,20 @@ from .graph import BOOL, FLOAT, INT32, INT64, UINT8, Graph
 _LEVELS = 256
 
 
-def levels_of(checkpoint: Checkpoint) -> Levels | None:
-    """What each level of a picture becomes, or None where pictures are no bytes once resized.
+def levels_in(processor: Processor) -> Levels | None:
+    """What each level of a resized picture becomes, or None where it is no bytes any more.
 
-    The family's own processor says so: it has levels, or works in floats throughout.
+    That says whether a graph in the form for CUDA takes bytes.
     """
+    levels = getattr(processor, "levels", None)
+    return levels if isinstance(levels, Levels) else None
+
+
+def levels_of(checkpoint: Checkpoint) -> Levels | None:
+    """`levels_in` the image processor of a checkpoint."""
     family = import_family(checkpoint.model_type)
     settings = Settings("preprocessor_config.json", checkpoint.image_settings())
-    levels = getattr(family.image_processor(settings), "levels", None)
-    return levels if isinstance(levels, Levels) else None
+    return levels_in(family.image_processor(settings))
 
 
 def square_patches(graph: Graph, size: int, patch: int) -> str:

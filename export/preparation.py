@@ -11,6 +11,8 @@ from vlrt.bundle import FOR_CUDA
 from vlrt.files import read_settings
 from vlrt.text import Tokenizer, token_limit
 
+from .pixels import levels_in
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -26,8 +28,9 @@ class Preparation:
     def __init__(self, family: Any, runtime: Any, root: Path) -> None:
         self._family = family
         self._processor = runtime.image_processor(read_settings(root, "preprocessor_config.json"))
-        as_bytes = getattr(self._processor, "as_bytes", None)
-        self._for_cuda = self._processor if as_bytes is None else as_bytes()
+        self._for_cuda = self._processor
+        if levels_in(self._processor) is not None:
+            self._for_cuda = self._processor.as_bytes()
         settings = read_settings(root, "tokenizer_config.json")
         limit = token_limit(settings, read_settings(root, "config.json"))
         self.tokenizer = Tokenizer(root / "tokenizer.json", settings, limit)

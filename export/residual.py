@@ -17,7 +17,7 @@ class Stream(NamedTuple):
 
     Attributes:
         value: what was added up.
-        more: what is to be added to it, or "": [B, L, D], or [L, D] for every row of it.
+        more: what is to be added to it, [B, L, D], or "".
         bias: what is to be added to `more`, the name of a linear layer, or "".
     """
 

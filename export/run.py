@@ -3,25 +3,23 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlrt import __version__, bundle, hardware
+from vlrt import bundle, hardware
 from vlrt.bundle import FOR_CUDA, FORMS, PORTABLE
 from vlrt.describe import largest_error, lowest_cosine
 from vlrt.errors import BundleError, GateError, InferenceError
 from vlrt.files import read_settings
-from vlrt.kernels import int8_kernels, products_saturate
+from vlrt.kernels import products_saturate
 from vlrt.load import import_family
-from vlrt.session import Session, engine, place
+from vlrt.session import Session, place
 
-from . import accuracy, for_cuda, gates, reference, verify
+from . import accuracy, for_cuda, gates, manifest, reference, similarity, verify
 from .checkpoint import Checkpoint
 from .ladder import Ladder
 from .precision import IN_FORMS, Recipe
@@ -40,7 +38,7 @@ class Report:
     Attributes:
         path: the bundle.
         written: the precisions in it.
-        refused: precision -> why it was not written.
+        refused: precision, or its form as in "fp16 for cuda", -> why it was not written.
         verified: whether PyTorch was there to compare with.
     """
 
@@ -113,6 +111,7 @@ class Run:
         self.components: dict[str, dict[str, Any]] = {name: {} for name in family.COMPONENTS}
         self.quality: dict[str, dict[str, Any]] = {}
         self.recipes: dict[str, Mapping[str, Recipe]] = {}
+        self.similarity: dict[str, Any] | None = None
         self.missing = reference.missing()
         if self.missing:
             self._compare_with_own_fp32()
@@ -181,7 +180,8 @@ class Run:
                 for why in whys:
                     self.say(f"{precision} for {FOR_CUDA} REFUSED: {why}")
         if report.written:
-            bundle.write_manifest(self.root, self._manifest(report))
+            self.similarity = similarity.write(self)
+            bundle.write_manifest(self.root, manifest.content(self, report.refused))
         return report
 
     def _variant(self, precision: str) -> list[str]:
@@ -325,48 +325,3 @@ class Run:
     def open(self, path: Path) -> Session:
         """A graph, on the CPU."""
         return Session(path, place("cpu"), threads=self.threads, exact_products=self.exact_products)
-
-    def _manifest(self, report: Report) -> dict[str, Any]:
-        allowed = self.family.PIXELS_ABS
-        pixels = f"within {allowed:g}" if allowed else "bit-exact"
-        against = "nothing: PyTorch was not installed; parity is with this export's own fp32 graph"
-        return {
-            "vlrt_version": __version__,
-            "family": self.checkpoint.model_type,
-            "task": self.task,
-            "source": {
-                "repository": self.checkpoint.name if self.checkpoint.revision else None,
-                "directory": None if self.checkpoint.revision else self.checkpoint.root.name,
-                "revision": self.checkpoint.revision,
-                "weights_sha256": self.checkpoint.weights_sha256,
-            },
-            "values": self.values,
-            "verified": {
-                "against": against if self.missing else "PyTorch fp32, eager",
-                "pixel_values": None if self.missing else pixels,
-                "input_ids": None if self.missing else "bit-exact",
-                "versions": {
-                    "onnxruntime": engine().__version__,
-                    "onnx": onnx.__version__,
-                    "numpy": version("numpy"),
-                    **({} if self.missing else reference.versions()),
-                },
-                "machine": {**hardware.describe(), "int8_kernels": int8_kernels()},
-                "on": self.given.source,
-                "pictures": len(self.given.images),
-                "texts": len(self.given.texts),
-                "calibrated_on": {c: len(alone) for c, alone in self.calibration.items()},
-                "held_out": self.given.held_out,
-                "quality": self.options.quality,
-            },
-            "components": {
-                component: {
-                    "inputs": list(self.inputs[component]),
-                    "outputs": list(self.expected[component]),
-                    "variants": variants,
-                }
-                for component, variants in self.components.items()
-            },
-            "quality": self.quality,
-            "refused": report.refused,
-        }

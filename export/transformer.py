@@ -77,8 +77,8 @@ def vision_tokens(
     table[0] += graph.weight(f"{embeddings}class_embedding")
     # The class token, which is the same for all, comes with the positions.
     room = graph.op("Pad", patches, graph.ints(0, 1, 0, 0, 0, 0))
-    embedded = Stream(room, graph.floats(table, "vision.positions"))
-    value, _ = normed(graph, embedded, f"{prefix}{first_norm}", tower["layer_norm_eps"])
+    value = graph.add(room, graph.floats(table, "vision.positions"))
+    value = graph.layer_norm(value, f"{prefix}{first_norm}", tower["layer_norm_eps"])
     few = None if first is None else graph.ints(first)
     return encoder(graph, Stream(value), prefix, tower, length=len(position), first=few)
 
@@ -103,7 +103,7 @@ def text_embeds(graph: Graph, prefix: str, tower: dict[str, Any], *, end: int | 
     places = graph.op(
         "Slice", graph.floats(position, "text.positions"), graph.ints(0), length, graph.ints(0)
     )
-    embedded = Stream(words, places)
+    embedded = Stream(graph.add(words, places))
     stream = encoder(graph, embedded, own, tower, length=len(position), causal=True)
     # Texts end with an end-of-text token, and padding may have the same id: the first one counts.
     # Everything behind it is invisible to it, so no attention mask is needed.

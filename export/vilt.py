@@ -183,8 +183,12 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe, *, masked: boo
 
 def _score_pair(graph: Graph, hidden: str, config: dict[str, Any]) -> str:
     """The first token of each pair, normalised [B, 1, D] -> logits [B, labels]."""
-    width = pictures_each(config) * config["hidden_size"]
+    each = pictures_each(config)
+    width = each * config["hidden_size"]
     pooled = graph.op("Tanh", graph.linear(hidden, "vilt.pooler.dense"))
+    if each > 1 and graph.recipe.for_cuda:  # all first pictures stand before all second ones
+        parts = graph.op("Split", pooled, outputs=each, axis=0, num_outputs=each)
+        pooled = graph.op("Concat", *parts, axis=-1)
     pooled = graph.op("Reshape", pooled, graph.ints(-1, width))
     if task(config) == "image-text-retrieval":
         return graph.linear(pooled, "rank_output")

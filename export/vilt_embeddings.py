@@ -27,7 +27,7 @@ def embed(graph: Graph, config: dict[str, Any]) -> tuple[str, str]:
 
     Returns:
         Text and pictures [B, L + 1 + P, D], where B counts pictures if there are several with a
-        text, and the mask of them, as `encoder` takes it.
+        text (in the order of `_without_pairs`), and the mask of them, as `encoder` takes it.
     """
     each = pictures_each(config)
     per = [each] if each > 1 else []
@@ -38,7 +38,7 @@ def embed(graph: Graph, config: dict[str, Any]) -> tuple[str, str]:
     text = _embed_text(graph, config, ids, kinds)
     if per:
         text, seen = (_repeated(graph, value, each) for value in (text, seen))
-        pixels, filled = (_without_pairs(graph, value) for value in (pixels, filled))
+        pixels, filled = (_without_pairs(graph, value, each) for value in (pixels, filled))
     patch = config["patch_size"]
     patches = ragged_patches(graph, pixels, filled, patch, levels)
     # A patch is padding where its first pixel is.
@@ -90,20 +90,37 @@ def _embed_pictures(graph: Graph, config: dict[str, Any], cut: str, grid: str, s
     tokens = graph.op("Concat", *graph.widened(token, patches), axis=1)
     each = pictures_each(config)
     kind = _modality(graph, 1, 1 + each)
-    if each > 1:  # the first picture of a pair is of another kind than the second
-        batch = graph.op("Shape", "pixel_values", start=0, end=1)
-        kind = graph.op("Tile", kind, graph.op("Concat", batch, graph.ints(1, 1), axis=0))
+    if each > 1:
+        kind = _kinds(graph, shown, each)
     return graph.add(tokens, kind)
+
+
+def _kinds(graph: Graph, shown: str, each: int) -> str:
+    """What tells the first picture of a pair from the second, for every row: [B, 1, D]."""
+    if not graph.recipe.for_cuda:
+        batch = graph.op("Shape", "pixel_values", start=0, end=1)
+        repeats = graph.op("Concat", batch, graph.ints(1, 1), axis=0)
+        return str(graph.op("Tile", _modality(graph, 1, 1 + each), repeats))
+    parts = graph.op("Split", _seen(graph, shown), outputs=each, axis=0, num_outputs=each)
+    rows = [
+        graph.op("Mul", graph.cast(part, graph.float_type), _modality(graph, kind, kind + 1))
+        for kind, part in enumerate(parts, start=1)
+    ]
+    return str(graph.op("Concat", *rows, axis=0))
 
 
 def _class_token(graph: Graph, row: str, shown: str, width: int) -> str:
     """The class token's row [1, 1, D] for every picture: [B, 1, D]."""
     if not graph.recipe.for_cuda:
         return graph.expand_to_batch(row, shown, width)
-    # Shapes would be put together by the CPU. Each picture's class token is seen, which is 1.
+    # Shapes would be put together by the CPU.
+    return str(graph.op("Mul", row, graph.cast(_seen(graph, shown), graph.type_of(row))))
+
+
+def _seen(graph: Graph, shown: str) -> str:
+    """A one for each picture, [B, 1, 1]: that its class token is seen."""
     seen = graph.op("Slice", shown, graph.ints(0), graph.ints(1), graph.ints(1))
-    seen = graph.cast(graph.op("Unsqueeze", seen, graph.ints(2)), graph.type_of(row))
-    return str(graph.op("Mul", row, seen))
+    return str(graph.op("Unsqueeze", seen, graph.ints(2)))
 
 
 def _modality(graph: Graph, start: int, end: int) -> str:
@@ -196,12 +213,21 @@ def _mask(graph: Graph, tokens: str) -> str:
 
 
 def _repeated(graph: Graph, value: str, number: int) -> str:
-    """Each row of [B, ...] so many times in succession: [B * number, ...]."""
+    """Each row of [B, ...] so many times, in the order of `_without_pairs`: [B * number, ...]."""
+    if graph.recipe.for_cuda:
+        return str(graph.op("Concat", *[value] * number, axis=0))
     row = graph.op("Unsqueeze", value, graph.ints(1))
-    return _without_pairs(graph, graph.op("Concat", *[row] * number, axis=1))
+    return _without_pairs(graph, graph.op("Concat", *[row] * number, axis=1), number)
 
 
-def _without_pairs(graph: Graph, value: str) -> str:
-    """[B, 2, ...] -> [B * 2, ...]."""
+def _without_pairs(graph: Graph, value: str, each: int) -> str:
+    """[B, 2, ...] -> [B * 2, ...], pair by pair; for CUDA first all first ones, then the second.
+
+    So no shape has to be put together, which the CPU would do.
+    """
+    if graph.recipe.for_cuda:
+        parts = graph.op("Split", value, outputs=each, axis=1, num_outputs=each)
+        rows = [graph.op("Squeeze", part, graph.ints(1)) for part in parts]
+        return str(graph.op("Concat", *rows, axis=0))
     shape = graph.op("Concat", graph.ints(-1), graph.op("Shape", value, start=2), axis=0)
     return str(graph.op("Reshape", value, shape))

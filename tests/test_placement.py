@@ -39,6 +39,7 @@ def test_the_options_fit_these_models():
         "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "0",
         "use_tf32": "0",
+        "sdpa_kernel": "3",
         "enable_skip_layer_norm_strict_mode": "1",
     }
 

@@ -211,8 +211,31 @@ def test_a_provider_that_refuses_its_options_is_not_the_bundles_fault(monkeypatc
     placement = place(providers=[(CUDA, {"gpu": "x"})])
     with pytest.raises(ProviderError) as caught:
         Session(tmp_path / "x.onnx", placement, threads=1, advice="Upgrade.")
-    expected = f"{CUDA} with {{'gpu': 'x'}} does not start: no such option: gpu=x"
-    assert str(caught.value) == expected
+    first, *more = str(caught.value).split(". ", 1)
+    assert first == f"{CUDA} with {{'gpu': 'x'}} does not start: no such option: gpu=x"
+    assert "`vlrt doctor` says" in more[0]
+
+
+@pytest.mark.parametrize(
+    ("why", "expected"),
+    [
+        ("", "active: CPUExecutionProvider. `vlrt doctor` says what is missing"),
+        ("the driver is too old\ntype this", "Provider. the driver is too old\ntype this\n`vlrt"),
+    ],
+)
+def test_why_cuda_does_not_start_is_told_as_doctor_would(monkeypatch, tmp_path, why, expected):
+    class FellBack:
+        def __init__(self, path, **_):
+            pass
+
+        def get_providers(self):
+            return [CPU]
+
+    pretend_to_open(monkeypatch, FellBack)
+    monkeypatch.setattr("vlrt.nvidia.why_not", lambda: why)
+    with pytest.raises(ProviderError) as caught:
+        Session(tmp_path / "x.onnx", place("cuda"), threads=1)
+    assert expected in str(caught.value)
 
 
 def test_a_graph_that_a_provider_does_not_take_is_told_with_both(monkeypatch, tmp_path):

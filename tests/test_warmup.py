@@ -72,6 +72,13 @@ def test_by_default_texts_have_all_lengths_that_they_are_padded_to(tiny_bundle):
     assert all(b - a <= LENGTH_STEP for a, b in zip([0, *found], found, strict=False))
 
 
+def test_a_text_can_be_as_long_as_the_model_takes(model):
+    most = model.tokenizer.max_length
+    assert model._tokens(model._text(most)) == most
+    (row, *_) = [row for row in model.warmup(lengths=[most]) if row.tokens]
+    assert row.tokens == most
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

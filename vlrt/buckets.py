@@ -7,8 +7,9 @@ So a service whose batches are of any size would pay again and again, and its me
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
+
+from vlrt import pinned
 
 # Tokens: lengths are multiples of so many, which suits the kernels too.
 LENGTH_STEP = 8
@@ -34,10 +35,14 @@ def padded_rows(inputs: Mapping[str, NDArray[Any]], rows: int) -> dict[str, NDAr
     Args:
         inputs: arrays of one number of rows, at least one, along the first axis.
         rows: as many, or more.
+
+    Returns:
+        Arrays in memory that a GPU fetches from by itself, where there is such.
     """
-    return {
-        name: array
-        if len(array) == rows
-        else np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
-        for name, array in inputs.items()
-    }
+    padded = dict(inputs)
+    for name, array in inputs.items():
+        if len(array) < rows:
+            padded[name] = pinned.empty((rows, *array.shape[1:]), array.dtype)
+            padded[name][: len(array)] = array
+            padded[name][len(array) :] = array[-1:]
+    return padded

@@ -6,6 +6,8 @@ Names and meanings: onnxruntime.ai, "CUDA Execution Provider" and "TensorRT Exec
 from pathlib import Path
 
 MIB = 1 << 20
+# Bits of `sdpa_kernel`, onnxruntime's `contrib_ops/cpu/bert/attention_common.h`.
+_FLASH, _MEMORY_EFFICIENT = 1, 2
 
 
 def options(
@@ -28,6 +30,9 @@ def options(
         "cudnn_conv_use_max_workspace": "0",
         # fp32 is fp32: TF32 keeps 10 bits of a factor, as fp16 does, which is faster.
         "use_tf32": "0",
+        # Attention by the flash kernels, or the memory-efficient ones where those do not do. Those
+        # of cuDNN would be planned at each new shape.
+        "sdpa_kernel": str(_FLASH | _MEMORY_EFFICIENT),
         # Sums of squares in fp32 where a residual is added and normalised: in fp16 they overflow.
         "enable_skip_layer_norm_strict_mode": "1",
     }

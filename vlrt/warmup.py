@@ -138,13 +138,16 @@ class Warmable(ABC):
 
     def _text(self, tokens: int) -> str:
         """A text of so many tokens, or of the fewest that there can be."""
-        words = [self._needed_text()]
-        while self._tokens(" ".join([*words, "a"])) <= tokens:
-            words.append("a")
-        return " ".join(words)
+        text = self._needed_text()
+        while (count := self._tokens(text)) < tokens:
+            longer = f"{text} a"
+            if not count < self._tokens(longer) <= tokens:  # the limit cuts it, or it is too long
+                break
+            text = longer
+        return text
 
     def _tokens(self, text: str) -> int:
-        return len(self.tokenizer.ids([text])[0])
+        return len(self.tokenizer.ids([text], truncate=True)[0])
 
 
 def _blank(size_hw: tuple[int, int]) -> Image.Image:

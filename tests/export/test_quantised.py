@@ -379,14 +379,14 @@ def test_a_variant_that_nothing_helps_is_refused_with_its_layers(tmp_path, check
 def test_what_an_onnx_runtime_cannot_load_is_refused_and_the_rest_is_written(
     tmp_path, checkpoint, monkeypatch
 ):
-    opened = run.Run._open
+    opened = run.Run.open
 
     def unable(self, path):
         if "fp16" in path.name:
             raise BundleError(f"ONNX Runtime 0.1 cannot load {path.name}: no such operator")
         return opened(self, path)
 
-    monkeypatch.setattr(run.Run, "_open", unable)
+    monkeypatch.setattr(run.Run, "open", unable)
     report, manifest = export(checkpoint, tmp_path / "out", "fp32", "fp16")
     assert report.written == ["fp32"]
     (why,) = manifest["refused"]["fp16"]
