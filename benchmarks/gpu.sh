@@ -101,4 +101,6 @@ printf 'Metadata-Version: 2.1\nName: vlrt\nVersion: %s\n' "$version" \
 
 export PYTHONPATH="$WORK/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 TORCHINDUCTOR_CACHE_DIR="$WORK/inductor" TRITON_CACHE_DIR="$WORK/triton"
+# Of each process that compiles; several do at the same time.
+export TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-4}"
 exec "${PYTHON:-python3}" -m vlrt_benchmarks.gpu "$@"

@@ -29,6 +29,11 @@ _CUDA = "CUDAExecutionProvider"
 _LIMIT_S = 240.0
 
 
+def needed(settings: Settings) -> bool:  # noqa: ARG001
+    """Always: what was made before is kept, and costs little to look at."""
+    return True
+
+
 def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: ARG001
     """What was installed, and what runs.
 

@@ -15,6 +15,11 @@ NAME = "gpu"
 _NONE = "not a number"
 
 
+def needed(settings: Settings) -> bool:  # noqa: ARG001
+    """Always: there may be more records than before."""
+    return True
+
+
 def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: ARG001
     """Write `gpu.json` and `gpu.md` beside the records.
 

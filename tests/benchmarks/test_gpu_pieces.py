@@ -175,10 +175,11 @@ def test_a_plan_goes_on_after_a_failure_and_says_what_is_not_done(monkeypatch, t
     told = ["--out", str(tmp_path), "--work", str(tmp_path)]
     assert command.main(["quick", *told]) == 1
     assert ran == [1, 2]
+    groups[1].append(plan.Step(("memory",), 60.0, 0.0))  # which takes no time
     assert command.main(["quick", *told, "--limit", "0"]) == 1
-    assert ran == [1, 2]
+    assert ran == [1, 2, 1]
     lines = capfd.readouterr().out.splitlines()
-    assert lines == ["NOT DONE: install, parity", "NOT DONE: install, parity, report"]
+    assert lines == ["NOT DONE: install, parity", "NOT DONE: install, parity, report, memory"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
