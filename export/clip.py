@@ -18,11 +18,13 @@ from .graph import Graph
 from .precision import Recipe
 from .reference import TorchModel
 from .residual import normed
+from .similarity import of_pictures
 from .transformer import pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
     "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
-    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "values",
+    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "similarity",
+    "values",
 ]  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -97,6 +99,11 @@ def _text(graph: Graph, config: dict[str, Any]) -> Graph:
     embeds = text_embeds(graph, "", tower, end=end)
     graph.output("text_embeds", embeds, ["batch", config["projection_dim"]])
     return graph
+
+
+def similarity(checkpoint: Checkpoint) -> Graph:
+    """Pictures against labels (see `export.similarity`)."""
+    return of_pictures(checkpoint)
 
 
 class Reference(TorchModel):

@@ -63,6 +63,7 @@ def content(run: "Run", refused: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             }
             for component, variants in run.components.items()
         },
+        **({"similarity": run.similarity} if run.similarity else {}),
         "quality": run.quality,
         "refused": refused,
     }

@@ -21,12 +21,13 @@ from .graph import FLOAT, Graph
 from .precision import Recipe
 from .reference import TorchModel
 from .residual import activated, normed, settled
+from .similarity import of_places
 from .transformer import patch_count, pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
     "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
     "Reference", "at_once", "box_bias", "build", "check", "inputs", "mlp_head", "quality",
-    "samples", "values", "vision",
+    "samples", "similarity", "values", "vision",
 ]  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -169,6 +170,11 @@ def box_bias(side: int) -> NDArray[np.float32]:
     small = np.float32(1e-4)
     bias: NDArray[np.float32] = np.log(wanted + small) - np.log1p(small - wanted)
     return bias
+
+
+def similarity(checkpoint: Checkpoint) -> Graph:
+    """Every place of pictures against labels (see `export.similarity`)."""
+    return of_places(checkpoint, patch_count(checkpoint.config["vision_config"]))
 
 
 class Reference(TorchModel):

@@ -19,7 +19,7 @@ from vlrt.kernels import products_saturate
 from vlrt.load import import_family
 from vlrt.session import Session, place
 
-from . import accuracy, for_cuda, gates, manifest, reference, verify
+from . import accuracy, for_cuda, gates, manifest, reference, similarity, verify
 from .checkpoint import Checkpoint
 from .ladder import Ladder
 from .precision import IN_FORMS, Recipe
@@ -111,6 +111,7 @@ class Run:
         self.components: dict[str, dict[str, Any]] = {name: {} for name in family.COMPONENTS}
         self.quality: dict[str, dict[str, Any]] = {}
         self.recipes: dict[str, Mapping[str, Recipe]] = {}
+        self.similarity: dict[str, Any] | None = None
         self.missing = reference.missing()
         if self.missing:
             self._compare_with_own_fp32()
@@ -179,6 +180,7 @@ class Run:
                 for why in whys:
                     self.say(f"{precision} for {FOR_CUDA} REFUSED: {why}")
         if report.written:
+            self.similarity = similarity.write(self)
             bundle.write_manifest(self.root, manifest.content(self, report.refused))
         return report
 

@@ -144,15 +144,29 @@ def test_graphs_whose_rows_have_no_name_are_given_what_there_is(axes):
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_what_stays_is_a_copy_with_its_rows_and_goes_into_another_run(cuda_graph):
     gpu = on_gpu(Engine(), cuda_graph=cuda_graph)
-    first = gpu.run(rows(5), keep=["y"])
+    first = gpu.run(rows(5), fetch=["z"], keep=["y"])
     assert isinstance(first["y"], OnDevice)
     assert (first["y"].rows, first["y"].shape) == (5, (6, 2))
     assert np.array_equal(first["z"], rows(5)["x"].sum(axis=1))
-    gpu.run(rows(5, 100), keep=["y"])  # writes over what a recording left
+    gpu.run(rows(5, 100), fetch=[], keep=["y"])  # writes over what a recording left
     assert np.array_equal(first["y"].numpy(), rows(5)["x"] * 2)
     for _ in range(2):
         again = gpu.run({"x": first["y"]})
         assert np.array_equal(again["y"][:5], rows(5)["x"] * 4)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize(
+    ("fetch", "keep"), [([], []), (["z"], []), (["z", "y"], []), ([], ["y"]), (["z"], ["y"])]
+)
+def test_what_is_neither_fetched_nor_kept_is_left(cuda_graph, fetch, keep):
+    gpu = on_gpu(Engine(), cuda_graph=cuda_graph)
+    for _ in range(2):
+        found = gpu.run(rows(5), fetch, keep)
+        assert {name: isinstance(value, OnDevice) for name, value in found.items()} == {
+            **dict.fromkeys(fetch, False),
+            **dict.fromkeys(keep, True),
+        }
 
 
 def test_an_upload_is_there_for_any_run():

@@ -50,6 +50,8 @@ SUFFIXES = {
 # and stand behind the precision in a file's name.
 PORTABLE, FOR_CUDA = "portable", "cuda"
 FORMS = (PORTABLE, FOR_CUDA)
+# The product of pictures and labels, which is no component: a GPU may take it from NumPy.
+SIMILARITY = "onnx/similarity.onnx"
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,26 @@ class Bundle:
                 self.verify(name)
         return {component: self.root / names[0] for component, names in wanted.items()}
 
+    def fetch_similarity(self) -> Path:
+        """Make the graph of similarities local and check it.
+
+        Raises:
+            BundleError: there is none, or it is not the one that the manifest describes.
+        """
+        if self.manifest is None or "similarity" not in self.manifest:
+            raise BundleError(
+                f"{self.name} has no graph of similarities ({SIMILARITY}): its family has none, or "
+                "it is foreign or of an older vlrt; export it again, or load it with "
+                "similarity='numpy'"
+            )
+        (name, *more) = _file_names(self.manifest.section("similarity"))
+        if self.origin is not None:
+            from vlrt import hub
+
+            hub.download(self.origin, [name, *more])
+        self.verify(inside(self.root, name).relative_to(self.root).as_posix())
+        return self.root / name
+
     def verify(self, name: str) -> None:
         """Check one file against the manifest, if there is one.
 
@@ -275,6 +297,7 @@ def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
         for variant in component["variants"].values():
             names += variant["files"]
             names += [name for form in FORMS for name in variant.get(form, {}).get("files", [])]
+    names += content.get("similarity", {}).get("files", [])
     files = {
         name: {"size": (root / name).stat().st_size, "sha256": file_sha256(root / name)}
         for name in dict.fromkeys(names)
@@ -334,10 +357,8 @@ def _found_variants(names: list[str]) -> dict[str, dict[str, tuple[str, ...]]]:
     variants: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in fnmatch.filter(names, "onnx/*.onnx"):
         stem = PurePosixPath(name).stem
-        if stem.endswith(
-            tuple(f"_{form}" for form in FORMS)
-        ):  # of no use without the manifest, which says what it belongs to
-            continue
+        if name == SIMILARITY or stem.endswith(tuple(f"_{form}" for form in FORMS)):
+            continue  # of no use without the manifest, which says what it belongs to
         component, precision = split_name(stem)
         data = fnmatch.filter(names, f"{name}_data*")
         variants.setdefault(component, {})[precision] = (name, *data)

@@ -55,6 +55,10 @@ def add_load_options(verb: argparse.ArgumentParser) -> None:
         "--cuda-graph", action="store_true",
         help="on CUDA, record the first run of each shape and replay it",
     )  # fmt: skip
+    verb.add_argument(
+        "--similarity", default="numpy",
+        help="numpy, or device: compare pictures with labels on the GPU (thousands of labels)",
+    )  # fmt: skip
     verb.add_argument("--engine-cache", metavar="FOLDER", help="where TensorRT keeps its engines")
     verb.add_argument("--revision", help="branch, tag or commit on the hub")
     verb.add_argument("--offline", action="store_true", help="use only the hub's cache")
@@ -120,6 +124,7 @@ def load(args: argparse.Namespace, method: str) -> Any:
         memory_limit=args.memory_limit,
         cuda_graph=args.cuda_graph,
         engine_cache=args.engine_cache,
+        similarity=args.similarity,
     )
     if not hasattr(model, method):
         raise OptionError(

@@ -55,21 +55,21 @@ def run_bound(
     device_id: int,
     feed: Feed,
     outputs: Sequence[str],
-    keep: Collection[str],
+    fetch: Collection[str],
     options: Any,
 ) -> dict[str, Any]:
-    """One run that is not recorded, some of whose outputs stay on the device.
+    """One run that is not recorded, of whose outputs some are fetched and the others stay.
 
     Args:
         session: ONNX Runtime's own, on that device.
         device_id: by its number.
         feed: arrays, which are uploaded, and values that are there.
         outputs: the names of all that the graph gives.
-        keep: those that stay.
+        fetch: those that are fetched.
         options: of the run.
 
     Returns:
-        By name, `OrtValue`s of what is kept, and arrays of the rest.
+        By name, arrays of what is fetched, and `OrtValue`s of the rest.
     """
     binding = session.io_binding()
     for name, given in feed.items():
@@ -78,10 +78,11 @@ def run_bound(
         else:
             binding.bind_cpu_input(name, given)
     for name in outputs:
-        binding.bind_output(name, "cuda" if name in keep else "cpu", device_id * (name in keep))
+        place = ("cpu", 0) if name in fetch else ("cuda", device_id)
+        binding.bind_output(name, *place)
     session.run_with_iobinding(binding, options)
     values = dict(zip(outputs, binding.get_outputs(), strict=True))
-    return {name: v if name in keep else v.numpy() for name, v in values.items()}
+    return {name: v.numpy() if name in fetch else v for name, v in values.items()}
 
 
 def copied(ort: Any, value: Any, device_id: int) -> Any:

@@ -47,33 +47,36 @@ class Gpu:
         if major.isdecimal():
             pinned.use(int(major), self._device_id)
 
-    def run(self, feed: Feed, keep: Collection[str] = ()) -> dict[str, Any]:
+    def run(
+        self, feed: Feed, fetch: Collection[str] | None = None, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Run the graph.
 
         Args:
             feed: arrays, which are uploaded, and values that are there, by input name.
-            keep: the names of the outputs that stay on the device.
+            fetch: the names of the outputs to give as arrays; None for all.
+            keep: those to give as they are on the device, as `OnDevice`s.
 
         Returns:
-            Every output by name, as an `OnDevice` if it stays, else as an array.
+            What is fetched or kept, by name.
         """
+        fetch = self._outputs if fetch is None else fetch
         arrays = {name: one for name, one in feed.items() if not isinstance(one, OnDevice)}
         rows = None
         if self._has_rows and len(arrays) == len(feed):
             rows = max(len(array) for array in arrays.values())
             feed = arrays = padded_rows(arrays, batch_bucket(rows))
         if self._recorder is not None:
-            found = self._recorder.run(feed, keep)
+            found = self._recorder.run(feed, fetch, keep)
         elif keep or len(arrays) < len(feed):
-            found = run_bound(self._session, self._device_id, feed, self._outputs, keep, None)
+            found = run_bound(self._session, self._device_id, feed, self._outputs, fetch, None)
         else:
-            values = self._session.run(self._outputs, arrays)
-            found = dict(zip(self._outputs, values, strict=True))
-        return {
+            names = list(fetch)
+            found = dict(zip(names, self._session.run(names, arrays), strict=True))
+        kept = {name: found[name] for name in keep}
+        return {name: found[name][:rows] for name in fetch} | {
             name: OnDevice(value, value.shape()[0] if rows is None else rows)
-            if name in keep
-            else value[:rows]
-            for name, value in found.items()
+            for name, value in kept.items()
         }
 
     def upload(self, array: NDArray[np.float32]) -> OnDevice:

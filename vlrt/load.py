@@ -26,6 +26,7 @@ from vlrt.session import (
     place,
     place_on,
 )
+from vlrt.similarity import SIMILARITIES, SIMILARITY_RUNNER
 
 
 class Plan(NamedTuple):
@@ -59,6 +60,7 @@ def load(
     memory_limit: int | None = None,
     cuda_graph: bool = False,
     engine_cache: str | os.PathLike[str] | None = None,
+    similarity: str = "numpy",
     wrap: Callable[[str, Session], Runner] | None = None,
 ) -> Any:
     """Load a bundle.
@@ -92,6 +94,8 @@ def load(
         cuda_graph: on CUDA, record the first run of each shape and replay it: the lowest latency,
             for buffers of its own for each shape, up to 64 of them.
         engine_cache: for TensorRT, the folder that its engines are kept in.
+        similarity: "numpy", or "device" to compare pictures with labels on the GPU too, which pays
+            for thousands of labels.
         wrap: given a component's name and its session, returns what the model runs instead, such as
             one that runs the requests of several threads together (`vlrt.server`).
 
@@ -108,6 +112,8 @@ def load(
     """
     if decode not in DECODE:
         raise OptionError(f"decode is {decode!r}; valid: {', '.join(DECODE)}")
+    if similarity not in SIMILARITIES:
+        raise OptionError(f"similarity is {similarity!r}; valid: {', '.join(SIMILARITIES)}")
     if threads is not None:
         checked_count("threads", threads)
     cache = None if engine_cache is None else os.fspath(engine_cache)
@@ -120,6 +126,13 @@ def load(
     choice = plan.choice
     placement = plan.placement.for_precision(choice.precision)
     paths = bundle.fetch(components, choice.precision, form=choice.form)
+    if similarity == "device":
+        if not placement.uses_cuda or wrap is not None:
+            raise OptionError(
+                "similarity='device' is for graphs on a GPU that nothing is wrapped around; these "
+                f"run on {placement.provider}{'' if wrap is None else ', wrapped'}"
+            )
+        paths[SIMILARITY_RUNNER] = bundle.fetch_similarity()
     opened = {
         component: Session(
             path,
@@ -148,6 +161,7 @@ def load(
         "nodes": {component: session.nodes for component, session in opened.items()},
         "pixels": _pixels(opened.values()),
         "padded": placement.uses_cuda,
+        "similarity": similarity,
         "threads": plan.threads,
         "spinning": spinning,
         "decode": decode,

@@ -33,30 +33,37 @@ class Recorder:
         self._outputs, self._lock = tuple(outputs), threading.Lock()
         self._recordings: dict[tuple[tuple[int, ...], ...], _Recording] = {}
 
-    def run(self, feed: Feed, keep: Collection[str]) -> dict[str, Any]:
-        """Run the graph (see `run_bound`)."""
+    def run(self, feed: Feed, fetch: Collection[str], keep: Collection[str]) -> dict[str, Any]:
+        """Run the graph (see `run_bound`).
+
+        Args:
+            feed: as `run_bound` takes it.
+            fetch: the outputs to fetch.
+            keep: those that are to stay; what is neither, the next run writes over.
+        """
         key = tuple(tuple(given.shape) for given in feed.values())
         with self._lock:
             recording = self._recordings.get(key)
             if recording is None:
                 if len(self._recordings) == MOST_SHAPES:
-                    return self._unrecorded(feed, keep)
+                    return self._unrecorded(feed, fetch)
                 recording = self._recordings[key] = self._record(feed)
             recording.replay(self._session, feed)
-            return {
-                name: copied(self._ort, value, self._device_id) if name in keep else value.numpy()
-                for name, value in recording.outputs.items()
+            values = recording.outputs
+            fetched = {name: values[name].numpy() for name in fetch}
+            return fetched | {
+                name: copied(self._ort, values[name], self._device_id) for name in keep
             }
 
-    def _unrecorded(self, feed: Feed, keep: Collection[str]) -> dict[str, Any]:
+    def _unrecorded(self, feed: Feed, fetch: Collection[str]) -> dict[str, Any]:
         options = run_options(self._ort, UNRECORDED)
-        return run_bound(self._session, self._device_id, feed, self._outputs, keep, options)
+        return run_bound(self._session, self._device_id, feed, self._outputs, fetch, options)
 
     def _record(self, feed: Feed) -> "_Recording":
         inputs = {name: self._own(given) for name, given in feed.items()}
         given = {name: OnDevice(value, 0) for name, value in inputs.items()}
         # What a run gives has the shapes, and becomes the room, of what all later ones give.
-        outputs = self._unrecorded(given, self._outputs)
+        outputs = self._unrecorded(given, ())
         binding = self._session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)

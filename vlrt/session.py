@@ -305,29 +305,34 @@ class Session:
         Raises:
             InferenceError: an input is missing, or ONNX Runtime refuses the arrays.
         """
-        outputs = self._run(self._feed(inputs), frozenset())
+        outputs = self._run(self._feed(inputs))
         return {
             name: value.astype(np.float32) if value.dtype == np.float16 else value
             for name, value in outputs.items()
         }
 
     def run_on_device(
-        self, inputs: Mapping[str, NDArray[Any] | OnDevice], keep: Collection[str]
+        self,
+        inputs: Mapping[str, NDArray[Any] | OnDevice],
+        *,
+        fetch: Collection[str],
+        keep: Collection[str] = (),
     ) -> dict[str, Any]:
         """Run the graph on a GPU, where some of its outputs stay.
 
         Args:
             inputs: as `run` takes them, or values that are there already.
-            keep: the names of the outputs that stay.
+            fetch: the names of the outputs to give as arrays.
+            keep: those to give as they are there, as `OnDevice`s.
 
         Returns:
-            Every output by name, as an `OnDevice` or an array.
+            What is fetched or kept, by name.
 
         Raises:
             InferenceError: as `run` does.
         """
         assert self._gpu is not None
-        return self._run(self._feed(inputs), keep)
+        return self._run(self._feed(inputs), fetch, keep)
 
     def upload(self, array: NDArray[Any]) -> OnDevice:
         """An array in a GPU's memory, for `run_on_device`."""
@@ -346,10 +351,12 @@ class Session:
             feed[name] = given
         return feed
 
-    def _run(self, feed: Any, keep: Collection[str]) -> dict[str, Any]:
+    def _run(
+        self, feed: Any, fetch: Collection[str] | None = None, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
         try:
             if self._gpu is not None:
-                return self._gpu.run(feed, keep)
+                return self._gpu.run(feed, fetch, keep)
             with self._arena.run(sum(array.nbytes for array in feed.values())) as gives_back:
                 options = _giving_back() if gives_back and self._keeps_memory else None
                 values = self._session.run(list(self.outputs), feed, options)

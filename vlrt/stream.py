@@ -41,6 +41,11 @@ class Batch(NamedTuple):
     pixel_values: Pixels
     sizes_hw: list[tuple[int, int]]
 
+    @property
+    def readable(self) -> list[int]:
+        """The positions of the pictures without error."""
+        return [position for position, error in enumerate(self.errors) if error is None]
+
     def each(self, values: Iterable[T]) -> Stream[T]:
         """Every source, in order, with its error or the next of the values of those without one."""
         rest = iter(values)

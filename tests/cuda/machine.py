@@ -64,7 +64,8 @@ class Log(list[dict[str, Any]]):
     - "kernel": "name", as it was compiled; "captured".
     - "routine": "name", a function of cuBLAS or cuDNN that computes.
     - "capture" begins, in a "mode", "captured" ends it, "whole" or not.
-    - "graph": a captured graph is launched, with so many "copies".
+    - "graph": a captured graph is launched, with so many "copies"; so many of them are "from_host",
+      and so many of those "stale": the host's memory is not what it was when it was captured.
     - "wait": "for" a "stream", a "device" or an "event". "refused": what a capture forbids.
     - "mark": "name", by `child.mark`.
     """

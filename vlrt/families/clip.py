@@ -23,6 +23,7 @@ from vlrt.ops import cosine_similarity, l2_normalize, softmax
 from vlrt.processor import ImageProcessor
 from vlrt.results import Classification, LabelSet
 from vlrt.session import Runner
+from vlrt.similarity import SIMILARITY_RUNNER, Similarity
 from vlrt.stream import (
     Batch,
     Several,
@@ -94,6 +95,9 @@ class Model(Warmable):
             self.processor = self.processor.as_bytes()
         self.tokenizer = open_tokenizer(bundle, self.info)
         self._vision = sessions["vision_model"]
+        self._similarity: Similarity | None = None
+        if SIMILARITY_RUNNER in sessions:
+            self._similarity = Similarity(self._vision, sessions[SIMILARITY_RUNNER])
         self._texts = TextEncoder(bundle, self.tokenizer, sessions["text_model"])
         self._logit_scale = values.get(
             "logit_scale", _PUBLISHED_LOGIT_SCALE.get(str(bundle.config.get("_name_or_path")))
@@ -187,12 +191,10 @@ class Model(Warmable):
         check_several(images, "iter_classify")
         encoded = self._texts.label_set(labels, templates=templates, truncate=truncate)
         scale = np.float32(self.logit_scale)
-        batches = self._batches(images, checked_count("batch_size", batch_size))
+        scored = self._scored(images, encoded, scale, checked_count("batch_size", batch_size))
 
         def found() -> Stream[Classification]:
-            for batch, embeds in batches:
-                texts = encoded.embeds if len(embeds) else embeds  # of a batch of errors alone
-                logits = (l2_normalize(embeds) @ texts.T) * scale
+            for batch, logits in scored:
                 rows = zip(softmax(logits), logits, strict=True)
                 yield from batch.each(Classification(encoded.labels, *row) for row in rows)
 
@@ -283,6 +285,24 @@ class Model(Warmable):
             (batch.errors, l2_normalize(embeds) if normalize else embeds)
             for batch, embeds in batches
         )
+
+    def _scored(
+        self, images: Iterable[ImageInput], labels: LabelSet, scale: np.float32, batch_size: int
+    ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+        """Each batch with the logits of its readable pictures, float32 [B, labels]."""
+        if self._similarity is None:
+            for batch, embeds in self._batches(images, batch_size):
+                texts = labels.embeds if len(embeds) else embeds  # of a batch of errors alone
+                yield batch, (l2_normalize(embeds) @ texts.T) * scale
+            return
+        for batch in read_batches(images, self.processor, batch_size, self.info):
+            logits = np.empty((0, len(labels.labels)), np.float32)
+            if batch.sizes_hw:
+                factor = np.array([scale], np.float32)
+                logits = self._similarity.of_pictures(
+                    batch.pixel_values, labels, ("logits",), logit_scale=factor
+                )["logits"]
+            yield batch, logits
 
     def _batches(
         self, images: Iterable[ImageInput], batch_size: int

@@ -17,6 +17,7 @@ from vlrt.bundle import Bundle
 from vlrt.checks import checked_count
 from vlrt.detection import Options, SearchOptions, Threshold, View
 from vlrt.detectors import OneGraph, Picture, Towers
+from vlrt.detectors_on_device import TowersOnDevice
 from vlrt.errors import OptionError
 from vlrt.examples import ByExample
 from vlrt.files import Settings
@@ -25,6 +26,7 @@ from vlrt.levels import takes_bytes
 from vlrt.processor import ImageProcessor, Processor
 from vlrt.results import Detections, EncodedImage, LabelSet
 from vlrt.session import Runner
+from vlrt.similarity import SIMILARITY_RUNNER
 from vlrt.stream import Several, Stream, as_given, check_several, listed, mapped
 from vlrt.templates import Templates
 from vlrt.warmup import Warmable
@@ -84,10 +86,14 @@ class Model(ByExample, Warmable):
             self.processor = self.processor.as_bytes()
         self.tokenizer = open_tokenizer(bundle, self.info)
         self._graphs: Towers | OneGraph
-        if set(sessions) == set(COMPONENTS):
+        if set(sessions) >= set(COMPONENTS):
             texts = TextEncoder(bundle, self.tokenizer, sessions["text_model"])
             vision = sessions["vision_model"]
-            self._graphs = Towers(bundle, vision, texts, self.processor, self.info)
+            parts = (bundle, vision, texts, self.processor, self.info)
+            if SIMILARITY_RUNNER in sessions:
+                self._graphs = TowersOnDevice(*parts, sessions[SIMILARITY_RUNNER])
+            else:
+                self._graphs = Towers(*parts)
             self.methods: tuple[str, ...] = ("detect", "detect_like", "encode_labels")
         else:
             graph = sessions["model"]
@@ -205,11 +211,11 @@ class Model(ByExample, Warmable):
             views = self._graphs.views(images, names, truncate=truncate)
         else:
             encoded = self._graphs.texts.label_set(asked, templates=templates, truncate=truncate)
-            views = self._graphs.views(images, encoded, batch_size)
+            views = self._graphs.views(images, encoded, batch_size, every=multi_label)
 
         def found(view: View) -> Detections:
             boxes = self._pixel_boxes(view)
-            chosen = detection.select(view.logits, boxes, limits, options)
+            chosen = detection.select(view.logits, boxes, limits, options, view.best)
             return Detections(names, *chosen, view.size_hw)
 
         return mapped(found, views)

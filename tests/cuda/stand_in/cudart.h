@@ -23,7 +23,8 @@ cudaError_t refused_while_capturing(void);
 /* Whether a stream is the one being captured. */
 int is_captured(cudaStream_t stream);
 
-/* The graph takes a copy if its stream is being captured: it happens at each launch. */
-int captured_copy(void *to, const void *from, size_t bytes, cudaStream_t stream);
+/* The graph takes a copy if its stream is being captured: it happens at each launch. If it is from
+   the host, what is there then is what counts; whether it is still the same, the launch notes. */
+int captured_copy(void *to, const void *from, size_t bytes, cudaStream_t stream, int from_host);
 
 #endif

@@ -142,7 +142,7 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, enum cudaMemcp
     enum kind end = kind_of(to), start = kind_of(from);
     if (!as_said(end, start, direction))
         return said(cudaErrorInvalidValue);
-    int captured = captured_copy(to, from, bytes, stream);
+    int captured = captured_copy(to, from, bytes, stream, start != DEVICE);
     if (!captured)
         memmove(to, from, bytes);
     note("{\"call\": \"copy\", \"from\": \"%s\", \"to\": \"%s\", \"bytes\": %zu, \"waits\": %s, "

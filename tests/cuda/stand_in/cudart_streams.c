@@ -4,15 +4,21 @@
 
 #include "cudart.h"
 
-struct copy {
+/* What a stream was told to do while it was captured: a copy, or a call of the host. */
+struct node {
     void *to;
     const void *from;
     size_t bytes;
+    void *first; /* what the host held when it was captured; NULL for what comes from a device */
+    cudaHostFn_t call;
+    void *argument;
 };
 
+/* Shared by a graph and what is made of it to be launched, of which each may go first. */
 struct CUgraph_st {
-    struct copy *copies;
+    struct node *nodes;
     size_t number;
+    int owners;
 };
 
 /* The capture that goes on, of which there is one at most. */
@@ -47,17 +53,39 @@ cudaError_t refused_while_capturing(void) {
     return said(cudaErrorStreamCaptureUnsupported);
 }
 
-int captured_copy(void *to, const void *from, size_t bytes, cudaStream_t stream) {
+/* Adds to the graph if the stream is being captured; says whether. */
+static int captured_node(struct node node, cudaStream_t stream) {
     pthread_mutex_lock(&lock);
     int takes = capture && stream == captured;
     if (takes) {
-        capture->copies = realloc(capture->copies, (capture->number + 1) * sizeof(struct copy));
-        if (!capture->copies)
+        capture->nodes = realloc(capture->nodes, (capture->number + 1) * sizeof node);
+        if (!capture->nodes)
             abort();
-        capture->copies[capture->number++] = (struct copy){to, from, bytes};
+        capture->nodes[capture->number++] = node;
     }
     pthread_mutex_unlock(&lock);
     return takes;
+}
+
+int captured_copy(void *to, const void *from, size_t bytes, cudaStream_t stream, int from_host) {
+    if (!is_captured(stream))
+        return 0;
+    struct node node = {.to = to, .from = from, .bytes = bytes};
+    if (from_host) {
+        node.first = malloc(bytes);
+        if (!node.first)
+            abort();
+        memcpy(node.first, from, bytes);
+    }
+    return captured_node(node, stream);
+}
+
+/* By such a call ONNX Runtime takes memory back that a copy of an earlier moment has read. */
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t call, void *argument) {
+    struct node node = {.call = call, .argument = argument};
+    if (!captured_node(node, stream))
+        call(argument);
+    return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream) {
@@ -112,6 +140,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
     int busy = capture != NULL;
     if (!busy) {
         capture = calloc(1, sizeof *capture);
+        if (!capture)
+            abort();
+        capture->owners = 1;
         captured = stream;
         mode_of_capture = mode;
         thread_of_capture = pthread_self();
@@ -146,37 +177,47 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureSta
     return cudaSuccess;
 }
 
-/* The executable keeps its own list of copies, because its graph may be destroyed before it. */
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
                                  unsigned long long flags) {
-    struct CUgraph_st *own = malloc(sizeof *own);
-    size_t bytes = graph->number * sizeof(struct copy);
-    *own = (struct CUgraph_st){malloc(bytes + 1), graph->number};
-    memcpy(own->copies, graph->copies ? graph->copies : own->copies, bytes);
-    *executable = (cudaGraphExec_t)own;
+    graph->owners++;
+    *executable = (cudaGraphExec_t)graph;
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
     const struct CUgraph_st *graph = (const struct CUgraph_st *)executable;
-    for (size_t i = 0; i < graph->number; i++)
-        memmove(graph->copies[i].to, graph->copies[i].from, graph->copies[i].bytes);
-    note("{\"call\": \"graph\", \"copies\": %zu}", graph->number);
+    size_t copies = 0, from_host = 0, stale = 0;
+    for (size_t i = 0; i < graph->number; i++) {
+        struct node node = graph->nodes[i];
+        if (node.call) {
+            node.call(node.argument);
+            continue;
+        }
+        copies++;
+        from_host += node.first != NULL;
+        stale += node.first && memcmp(node.first, node.from, node.bytes) != 0;
+        memmove(node.to, node.from, node.bytes);
+    }
+    note("{\"call\": \"graph\", \"copies\": %zu, \"from_host\": %zu, \"stale\": %zu}", copies, from_host,
+         stale);
     return cudaSuccess;
 }
 
-static void forget(struct CUgraph_st *graph) {
-    if (graph)
-        free(graph->copies);
+static void left(struct CUgraph_st *graph) {
+    if (!graph || --graph->owners > 0)
+        return;
+    for (size_t i = 0; i < graph->number; i++)
+        free(graph->nodes[i].first);
+    free(graph->nodes);
     free(graph);
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-    forget(graph);
+    left(graph);
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
-    forget((struct CUgraph_st *)executable);
+    left((struct CUgraph_st *)executable);
     return cudaSuccess;
 }
