@@ -2,9 +2,9 @@
 
     python cold_start.py vlrt|torch JOB
 
-JOB is JSON: family, model (the directory of a bundle or checkpoint), precision (vlrt's), picture
-(the path of a JPEG), labels, question, threads, cpus (to be pinned to), more (requests after the
-first one).
+JOB is JSON: family, model (the directory of a bundle or checkpoint), precision (PyTorch's is fp32,
+or fp16 on a GPU), picture (the path of a JPEG), labels, question, threads, cpus (to be pinned to),
+device ("cpu", where it is left out, or "cuda"), more (requests after the first one).
 The first line printed is the result, the second what it took. Imports stand where their cost is
 counted, and nothing is imported that a user's own program would not. Linux only.
 """
@@ -41,7 +41,10 @@ def load_vlrt(job: Job, mark: Mark) -> Request:
 
     mark("import")
     model = vlrt.load(
-        job["model"], precision=job["precision"], device="cpu", threads=job["threads"]
+        job["model"],
+        precision=job["precision"],
+        device=job.get("device", "cpu"),
+        threads=job["threads"],
     )
     mark("load")
 
@@ -65,7 +68,7 @@ def load_vlrt(job: Job, mark: Mark) -> Request:
 
 
 def load_torch(job: Job, mark: Mark) -> Request:
-    """The checkpoint in fp32: only the three classes that it takes, no pipeline around them."""
+    """The checkpoint, by only the three classes that it takes, with no pipeline around them."""
     import torch
     import transformers
     from PIL import Image, ImageOps
@@ -77,7 +80,9 @@ def load_torch(job: Job, mark: Mark) -> Request:
     kind, tokenizer_kind = getattr(transformers, names[0]), getattr(transformers, names[2])
     mark("import")
     torch.set_num_threads(job["threads"])
-    model = kind.from_pretrained(job["model"], dtype=torch.float32).eval()
+    device = job.get("device", "cpu")
+    dtype = torch.float16 if job.get("precision") == "fp16" else torch.float32
+    model = kind.from_pretrained(job["model"], dtype=dtype).eval().to(device)
     processor = on_pil.from_pretrained(job["model"])
     tokenizer = tokenizer_kind.from_pretrained(job["model"])
     mark("load")
@@ -91,24 +96,25 @@ def load_torch(job: Job, mark: Mark) -> Request:
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image)
         image = image.convert("RGB")
-        return processor(images=image, return_tensors="pt"), image.size
+        made = processor(images=image, return_tensors="pt")
+        return made.to(device).to(dtype), image.size
 
     @torch.inference_mode()
     def classify() -> Result:
-        tokens = tokenizer(job["labels"], padding=True, return_tensors="pt")
+        tokens = tokenizer(job["labels"], padding=True, return_tensors="pt").to(device)
         scores = model(**tokens, **pixels()[0]).logits_per_image.softmax(dim=-1)[0].tolist()
         best = sorted(zip(scores, job["labels"], strict=True), reverse=True)
         return [{"name": name, "score": score} for score, name in best]
 
     @torch.inference_mode()
     def detect() -> Result:
-        tokens = tokenizer(job["labels"], padding="max_length", return_tensors="pt")
+        tokens = tokenizer(job["labels"], padding="max_length", return_tensors="pt").to(device)
         images, (width, height) = pixels()
         (found,) = processor.post_process_object_detection(
             model(**tokens, **images), threshold=0, target_sizes=[(height, width)]
         )
         scores, order = found["scores"].sort(descending=True)
-        sides = torch.tensor([width, height, width, height])
+        sides = torch.tensor([width, height, width, height], device=device)
         return [
             {
                 "name": job["labels"][found["labels"][place]],
@@ -120,7 +126,7 @@ def load_torch(job: Job, mark: Mark) -> Request:
 
     @torch.inference_mode()
     def ask() -> Result:
-        tokens = tokenizer(job["question"], return_tensors="pt")
+        tokens = tokenizer(job["question"], return_tensors="pt").to(device)
         scores = model(**tokens, **pixels()[0]).logits[0].sigmoid()
         best = scores.topk(min(ANSWERS, len(scores)))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vlrt.errors import OptionError
+from vlrt.errors import BenchmarkError, OptionError
 
 from . import agreement, document, latency_rows, machine
 from .journal import Journal, beside
@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     subject = resolve(options)
     plan = make_plan(options, subject)
     contenders, skipped = find_contenders(chosen, options, subject, plan)
+    contenders = only(options.only, contenders)
     base = choose_base(options.base, list(contenders))
     path = document.output_path(options, "latency", subject.name)
     told = {
@@ -75,8 +76,12 @@ def run(options: argparse.Namespace) -> int:
             if not latency_rows.is_begun(journal, plan):
                 journal.done()  # of nothing that is lost: the next run may have another plan
             raise
-        found["skipped"] = skipped
+        failed = latency_rows.failed(journal, plan)
+        contenders = {one: of for one, of in contenders.items() if one.name not in failed}
+        found["skipped"] = skipped | failed
         found["fairness"] = latency_rows.fairness(plan)
+        if options.together:
+            found["fairness"].append(latency_rows.TOGETHER)
         # Not part of the plan: who follows the advice to allow it goes on with what was measured.
         allowed = options.allow_mismatch or latency_rows.has_mismatch(journal, plan)
         found["settings"]["allow_mismatch"] = allowed
@@ -135,6 +140,21 @@ def find_contenders(
     return found, skipped
 
 
+def only(
+    names: Sequence[str] | None, contenders: Mapping[Entry, ModuleType]
+) -> dict[Entry, ModuleType]:
+    """The contenders of these names, or all.
+
+    Raises:
+        OptionError: one of them is not here.
+    """
+    known = [entry.name for entry in contenders]
+    for name in names or ():
+        if name not in known:
+            raise OptionError(f"--only {name}: contenders here: {', '.join(known)}")
+    return {e: module for e, module in contenders.items() if names is None or e.name in names}
+
+
 def choose_base(asked: str | None, contenders: Sequence[Entry]) -> str:
     """Whom the others are compared with.
 
@@ -175,7 +195,19 @@ def measure(
                 | dict(prepared.get(entry.name, {}))
                 for entry in taking_part
             }
-            with all_waiting(taking_part, stages, jobs, f"batch {batch}") as processes:
+            failed: dict[str, str] | None = {} if options.leave_out_failed else None
+            with all_waiting(
+                taking_part,
+                stages,
+                jobs,
+                f"batch {batch}",
+                failed=failed,
+                together=options.together,
+            ) as processes:
+                if not processes:
+                    raise BenchmarkError(f"no contender runs here: {failed}")
+                left_out = dict(failed or {})
+                journal.keep(latency_rows.failed_key(batch), partial(dict, left_out))
                 _compare(journal, processes, subject, plan, batch, base, options.allow_mismatch)
                 _take_turns(journal, processes, plan, batch)
 

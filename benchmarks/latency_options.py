@@ -60,6 +60,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='measure "encode text" on a batch of texts of so many tokens as well',
     )  # fmt: skip
     parser.add_argument(
+        "--sizes", nargs="+", type=count, default=[], metavar="N",
+        help="measure the towers that see pictures on so many at once as well, in the processes of "
+        "the first batch: sooner than by --batch, for each loads once",
+    )  # fmt: skip
+    parser.add_argument(
         "--stages", nargs="+", metavar="STAGE", help="measure these alone (default: all there are)"
     )
     parser.add_argument(
@@ -71,6 +76,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--allow-mismatch", action="store_true",
         help="measure contenders whose results are not the base's, too, and mark them",
     )  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME",
+        help="of the contenders, such as vlrt-fp16, measure these alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--leave-out-failed",
+        action="store_true",
+        help="go on without a contender that does not load or run, and say why",
+    )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="let contenders load and warm up at the same time: sooner, and loading times say "
+        "nothing then",
+    )
     parser.add_argument(
         "--optimum-python", type=Path, metavar="FILE",
         help="the Python of an environment that has optimum-onnx",
@@ -107,6 +127,7 @@ def make_plan(options: argparse.Namespace, subject: Subject) -> Plan:
     from vlrt.labels import checked_labels
 
     batches = tuple(dict.fromkeys(options.batch))
+    sizes = tuple(dict.fromkeys(options.sizes))
     size_wh = parsed_size(options.size)
     everything = STAGES.get(subject.family, ())
     plan = Plan(
@@ -125,12 +146,13 @@ def make_plan(options: argparse.Namespace, subject: Subject) -> Plan:
         turn_s=options.turn,
         warm_up_s=WARM_UP_S,
         optimum_python=str(options.optimum_python) if options.optimum_python else None,
+        sizes=sizes,
     )
     check(plan, subject)
     if options.pictures is None:
-        pictures = drawn_pictures(options.cache / "pictures", max(batches), size_wh)
+        pictures = drawn_pictures(options.cache / "pictures", plan.most, size_wh)
     else:
-        pictures = given_pictures(options.pictures, max(batches))
+        pictures = given_pictures(options.pictures, plan.most)
     # In the order of the tables, whatever theirs on the command line.
     stages = tuple(stage for stage in everything if stage in plan.stages)
     return plan.on(pictures, stages)

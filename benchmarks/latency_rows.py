@@ -13,6 +13,7 @@ from .worker import STEADY
 
 # The load of each CPU from which on a machine is said to be busy with something else.
 _QUIET = 0.5
+TOGETHER = "Contenders loaded and warmed up at the same time: loading times say nothing here."
 
 
 def round_key(batch: int, row: str, number: int) -> str:
@@ -33,6 +34,20 @@ def contenders_key(batch: int) -> str:
 def empty_key(batch: int) -> str:
     """Where it keeps whether there was nothing to detect."""
     return f"batch {batch}, nothing found"
+
+
+def failed_key(batch: int) -> str:
+    """Where it keeps which contenders were left out of a batch, and why."""
+    return f"batch {batch}, failed"
+
+
+def failed(journal: Journal, plan: Plan) -> dict[str, str]:
+    """Why contenders were left out, of those that took part in no batch."""
+    said: dict[str, str] = {}
+    for batch in plan.batches:
+        said |= _held(journal, failed_key(batch))
+    told = [_held(journal, contenders_key(batch)) for batch in plan.batches]
+    return {name: why for name, why in said.items() if not any(name in one for one in told)}
 
 
 def load_key(batch: int, number: int) -> str:
@@ -98,7 +113,23 @@ def fairness(plan: Plan) -> list[str]:
         ),
     ]
     if plan.device == "cuda":
-        told.append("On the GPU, a run of a tower starts and ends in the host's memory.")
+        told += [
+            (
+                "On the GPU, a run of a tower starts and ends in the host's memory: its inputs are "
+                "copied there, and its outputs back, before the clock stops."
+            ),
+            (
+                "All upload pictures as levels, uint8 [B, H, W, 3] at the model's size, and "
+                "normalise them on the GPU: vlrt's graphs for CUDA do, and so are PyTorch's towers "
+                "wrapped here, which is better for PyTorch than the float32 of its processors. A "
+                "graph of vlrt's that has no form for CUDA uploads float32."
+            ),
+            (
+                "vlrt starts from pinned memory, where its processors write, and so do "
+                "torch-compile (default mode) and torch-cuda-graph, which also end in pinned "
+                "memory; torch copies from and to pageable memory, as most people's code does."
+            ),
+        ]
     return told
 
 

@@ -87,13 +87,14 @@ def pinned(threads: int) -> list[int]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout.
+    """The checkout's commit, marked where files differ from it; outside a checkout what is stated.
 
-    Where git refuses to tell, "unknown" and why.
+    Where git refuses to tell, "unknown" and why. A copy of the sources without git is of the commit
+    that the environment's VLRT_COMMIT states, or None.
     """
     git = shutil.which("git")
     if git is None or not (ROOT / ".git").exists():
-        return None
+        return os.environ.get("VLRT_COMMIT") or None
 
     told = []
     for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):

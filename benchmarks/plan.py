@@ -11,7 +11,19 @@ import numpy as np
 from vlrt.errors import BundleError, OptionError
 from vlrt.files import file_sha256
 
-from .peers import BOTH, FINISH, IMAGE, STAGES, SUPPRESS, TEXT, Arrays
+from .peers import (
+    BOTH,
+    FINISH,
+    IMAGE,
+    STAGES,
+    SUPPRESS,
+    TEXT,
+    Arrays,
+    kind,
+    levels_of,
+    number_of_pictures,
+    sized,
+)
 from .peers.ours import Opened
 from .request import LABELS
 from .subject import Subject
@@ -31,6 +43,8 @@ class Plan:
         labels: of CLIP and of detectors.
         question: of ViLT.
         tokens: lengths of texts for further rows of "encode text".
+        sizes: numbers of pictures for further rows of "encode image" or "encode image and text",
+            which the processes of the first batch measure as well.
         stages: which of the family's, in the order of the tables.
         threads: inside an engine.
         cpus: that every contender is pinned to.
@@ -60,6 +74,12 @@ class Plan:
     threshold: float = THRESHOLD
     iou_threshold: float = IOU_THRESHOLD
     optimum_python: str | None = None
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def most(self) -> int:
+        """Pictures in the largest run."""
+        return max(*self.batches, *self.sizes, 0)
 
     def on(self, pictures: Sequence[Path], stages: Sequence[str]) -> "Plan":
         """The same on pictures, for as much of it as these stages are."""
@@ -80,13 +100,15 @@ class Plan:
                 rows.append(stage)
             if stage == TEXT:
                 rows += [f"{TEXT}, {length} tokens" for length in self.tokens]
+            if stage in (IMAGE, BOTH) and batch == self.batches[0]:
+                rows += [sized(stage, number) for number in self.sizes]
         return rows
 
     def items(self, row: str, batch: int) -> int:
         """Pictures or, of "encode text", texts in a run."""
         if row == TEXT:
             return len(self.labels)
-        return 1 if row == SUPPRESS else batch
+        return 1 if row == SUPPRESS else number_of_pictures(row) or batch
 
     def facts(self) -> dict[str, Any]:
         """All that decides what is measured, ready for JSON; drawn pictures by how they are drawn.
@@ -124,6 +146,11 @@ def check(plan: Plan, subject: Subject) -> None:
         raise OptionError(
             f"--tokens {plan.tokens[0]} adds rows to {TEXT!r}, which is not measured here; leave "
             "it out"
+        )
+    if plan.sizes and not {IMAGE, BOTH} & set(plan.stages):
+        raise OptionError(
+            f"--sizes {plan.sizes[0]} adds rows to {IMAGE!r} or {BOTH!r}, which are not measured "
+            "here; leave it out"
         )
 
 
@@ -174,22 +201,47 @@ def make_arrays(subject: Subject, plan: Plan, batch: int, path: Path) -> None:
     """
     precision = "fp32" if "fp32" in subject.precisions else subject.precisions[0]
     names = ("model",) if subject.family == "vilt" else ("vision_model", "text_model")
-    opened = Opened(subject.bundle, precision, plan.device, plan.threads, names)
+    if not {FINISH, SUPPRESS} & set(plan.stages):
+        names = ()  # what towers start from takes no graph
+    # On the CPU: what a run there gives is the same wherever the contenders run.
+    opened = Opened(subject.bundle, precision, "cpu", plan.threads, names)
     seen = opened.read(plan.paths(batch), "exact")
     if subject.family == "vilt":
         made = _pairs(opened, [plan.question] * batch, seen)
     else:
         made = _towers(opened, subject.family, plan, batch, seen)
         made |= _texts(opened, plan.tokens, batch)
-    named: dict[str, Any] = {
+    tower = BOTH if subject.family == "vilt" else IMAGE
+    if plan.sizes and batch == plan.batches[0]:
+        most = max(plan.sizes)
+        more = opened.read(plan.paths(most), "exact")
+        if subject.family == "vilt":
+            more = _pairs(opened, [plan.question] * most, more, finish=False)[BOTH]
+        made[f"{tower}, pictures"] = more
+    named: dict[str, Any] = {}
+    if plan.device != "cpu" and subject.family != "owlv2":  # whose pictures are no whole levels
+        table = named["level_table"] = opened.processor.levels.table
+        for stage in [stage for stage in made if kind(stage) == tower]:
+            made[stage] = _as_levels(made[stage], table)
+    named |= {
         f"{stage}/{name}": array for stage, own in made.items() for name, array in own.items()
     }
     np.savez(path, **named)
 
 
-def _pairs(opened: Opened, questions: Sequence[str], seen: Arrays) -> dict[str, Arrays]:
+def _as_levels(arrays: Arrays, table: Any) -> Arrays:
+    """The same, with pictures as `peers.inputs` tells of GPUs."""
+    kept = {name: array for name, array in arrays.items() if name != "pixel_values"}
+    return {"levels": levels_of(arrays["pixel_values"], table), **kept}
+
+
+def _pairs(
+    opened: Opened, questions: Sequence[str], seen: Arrays, *, finish: bool = True
+) -> dict[str, Arrays]:
     tokens = opened.tokenizer.pad(opened.tokenizer.ids(questions, what="question"))
     both = {**tokens, "token_type_ids": np.zeros_like(tokens["input_ids"]), **seen}
+    if not finish or not opened.graphs:
+        return {BOTH: both}
     return {BOTH: both, FINISH: opened.graphs["model"].run(both)}
 
 
@@ -198,9 +250,11 @@ def _towers(opened: Opened, family: str, plan: Plan, batch: int, seen: Arrays) -
     from vlrt.ops import l2_normalize
 
     tokens = opened.tokenizer.pad(opened.tokenizer.ids(plan.labels, what="label"))
-    finish = opened.graphs["vision_model"].run(seen)
+    made = {IMAGE: seen, TEXT: dict(tokens)}
+    if not opened.graphs:
+        return made
+    finish = made[FINISH] = opened.graphs["vision_model"].run(seen)
     finish["text_embeds"] = l2_normalize(opened.graphs["text_model"].run(tokens)["text_embeds"])
-    made = {IMAGE: seen, TEXT: dict(tokens), FINISH: finish}
     if family == "clip":
         scale = opened.bundle.values.get("logit_scale")
         if scale is None:

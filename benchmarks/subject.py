@@ -209,11 +209,14 @@ def _components(bundle: Bundle) -> tuple[str, ...]:
 
 def _cache_name(name: str, weights_sha256: str, precisions: Sequence[str]) -> str:
     """Another one for other weights, other precisions, and another exporter."""
+    return f"{name}-{weights_sha256[:8]}-{exporter_sha256()[:8]}-{'-'.join(precisions)}"
+
+
+def exporter_sha256() -> str:
+    """Of the sources that make bundles."""
     import vlrt_export
 
-    sources = sorted(Path(str(vlrt_export.__file__)).parent.glob("*.py"))
-    exporter = file_sha256(*sources)[:8]
-    return f"{name}-{weights_sha256[:8]}-{exporter}-{'-'.join(precisions)}"
+    return file_sha256(*sorted(Path(str(vlrt_export.__file__)).parent.glob("*.py")))
 
 
 def _hub_has_bundle(name: str) -> bool:

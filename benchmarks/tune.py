@@ -19,8 +19,9 @@ from vlrt.cli_options import count
 from vlrt.errors import BenchmarkError, OptionError
 from vlrt.files import file_sha256
 from vlrt.hardware import available_cpus
+from vlrt.kernels import int8_kernels
 from vlrt.load import decide, import_family
-from vlrt.session import engine, int8_kernels, place
+from vlrt.session import engine, place
 from vlrt.tuned import Setup
 
 from . import document

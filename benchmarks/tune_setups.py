@@ -7,8 +7,9 @@ from vlrt.bundle import Bundle
 from vlrt.choice import choose_precision
 from vlrt.errors import OptionError, PrecisionError, ProviderError
 from vlrt.hardware import available_cpus
+from vlrt.kernels import int8_kernels
 from vlrt.load import components_of, import_family
-from vlrt.session import CPU, CUDA, OPENVINO, engine, int8_kernels, place, place_on, start
+from vlrt.session import CPU, CUDA, OPENVINO, engine, place, place_on, start
 from vlrt.tuned import Setup
 
 
@@ -31,7 +32,7 @@ def candidates(bundle: Bundle, options: argparse.Namespace) -> tuple[tuple[Setup
     base = auto if auto in providers else providers[0]
     taken = choose_precision(bundle, components, "auto", place_on(base).kind, kernels)
     default = Setup(taken.precision, cpus, base)
-    setups = {default: taken.portable}
+    setups = {default: taken.form}
     for provider in providers:
         kind = place_on(provider).kind
         # A GPU does the work itself: how many threads wait for it makes no difference.
@@ -43,9 +44,9 @@ def candidates(bundle: Bundle, options: argparse.Namespace) -> tuple[tuple[Setup
                 notes.append(f"Left out, {precision} on {provider}: {error}.")
                 continue
             for number in sorted(set(numbers)):
-                setups[Setup(precision, number, provider)] = choice.portable
-    for precision, portable in {(s.precision, portable) for s, portable in setups.items()}:
-        bundle.fetch(components, precision, portable=portable)
+                setups[Setup(precision, number, provider)] = choice.form
+    for precision, form in {(s.precision, form) for s, form in setups.items()}:
+        bundle.fetch(components, precision, form=form)
     return tuple(setups), notes
 
 

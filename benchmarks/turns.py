@@ -41,6 +41,14 @@ class Process:
     errors: IO[str]
     told: dict[str, Any] = field(default_factory=dict)
 
+    def settle(self) -> None:
+        """Wait until it has loaded, compiled and warmed up.
+
+        Raises:
+            BenchmarkError: it ended instead.
+        """
+        self.told = self.answer("loading and warming up")
+
     def turn(self, stage: str, seconds: float) -> list[float]:
         """Let it run one stage for about so long; the seconds of each run."""
         assert self.running.stdin is not None
@@ -81,16 +89,27 @@ class Process:
 def waiting(
     entry: Entry, stages: Sequence[str], job: Mapping[str, Any], folder: Path
 ) -> Iterator[Process]:
-    """Start a contender and wait until it has loaded, compiled and warmed up.
+    """Start a contender and wait until it is warm; as `starting`, which does not wait.
+
+    Raises:
+        BenchmarkError: it failed.
+    """
+    with starting(entry, stages, job, folder) as process:
+        process.settle()
+        yield process
+
+
+@contextmanager
+def starting(
+    entry: Entry, stages: Sequence[str], job: Mapping[str, Any], folder: Path
+) -> Iterator[Process]:
+    """Start a contender, which then loads, compiles and warms up.
 
     Args:
         entry: the contender.
         stages: those to load.
         job: what `peers` says, but for the stages and the place of the outputs.
         folder: that place, which is there.
-
-    Raises:
-        BenchmarkError: it failed.
     """
     told = {**job, "module": entry.module, "stages": list(stages), "outputs": str(folder)}
     path = folder / "job.json"
@@ -108,9 +127,7 @@ def waiting(
         )
         with running:
             try:
-                process = Process(entry, stages, folder, running, errors)
-                process.told = process.answer("loading and warming up")
-                yield process
+                yield Process(entry, stages, folder, running, errors)
             except BaseException:
                 running.kill()
                 raise
@@ -123,6 +140,9 @@ def all_waiting(
     stages: Mapping[str, Sequence[str]],
     jobs: Mapping[str, Mapping[str, Any]],
     title: str,
+    *,
+    failed: dict[str, str] | None = None,
+    together: bool = False,
 ) -> Iterator[dict[str, Process]]:
     """Start contenders one after the other, so that none slows another's loading.
 
@@ -131,9 +151,11 @@ def all_waiting(
         stages: of each, by name.
         jobs: of each, by name.
         title: of what they do, for the lines that say how far it is.
+        failed: takes those that did not load, and what they said last; they are left out then.
+        together: let all load at once instead.
 
     Raises:
-        BenchmarkError: one failed.
+        BenchmarkError: one failed, and there is no `failed`.
     """
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlrt-bench-")))
@@ -142,9 +164,25 @@ def all_waiting(
             print(f"{title}: {entry.name} loads and warms up", file=sys.stderr)
             folder = scratch / str(number)
             folder.mkdir()
-            started = waiting(entry, stages[entry.name], jobs[entry.name], folder)
+            started = starting(entry, stages[entry.name], jobs[entry.name], folder)
             processes[entry.name] = stack.enter_context(started)
+            if not together:
+                _settle(processes, entry.name, failed)
+        for name in list(processes) if together else ():
+            _settle(processes, name, failed)
         yield processes
+
+
+def _settle(processes: dict[str, Process], name: str, failed: dict[str, str] | None) -> None:
+    """Wait until a contender is warm, or leave it out."""
+    try:
+        processes[name].settle()
+    except BenchmarkError as error:
+        if failed is None:
+            raise
+        print(f"left out: {error}", file=sys.stderr)
+        failed[name] = str(error)
+        del processes[name]
 
 
 def one_round(

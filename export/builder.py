@@ -18,12 +18,13 @@ OPSET = 23  # the first with Attention
 IR_VERSION = 11
 CONTRIB = "com.microsoft"
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
+INT32, UINT8, BOOL = TensorProto.INT32, TensorProto.UINT8, TensorProto.BOOL
 # Operators whose output does not have the type of their first input.
 _OUTPUT_TYPES = {
     "Shape": INT64,
     "ArgMax": INT64,
-    "Equal": TensorProto.BOOL,
-    "QuantizeLinear": TensorProto.UINT8,
+    "Equal": BOOL,
+    "QuantizeLinear": UINT8,
     "MatMulIntegerToFloat": FLOAT,
 }
 
@@ -45,6 +46,7 @@ class Builder:
         self.float_type = HALF if recipe.precision == "fp16" else FLOAT
         self.layers: dict[str, tuple[str, str]] = {}  # linear layer -> its input and its output
         self._types: dict[str, int] = {}
+        self._casts: dict[tuple[str, int], str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -115,17 +117,30 @@ class Builder:
                 kind, inputs, names, name=f"{kind}_{number}", domain=domain, **attributes
             )
         )
+        like = inputs[1] if kind == "Where" else inputs[0]
         for name in names:
-            self._types[name] = _OUTPUT_TYPES.get(kind, self._types[inputs[0]])
+            self._types[name] = _OUTPUT_TYPES.get(kind, self._types[like])
         return names if outputs > 1 else names[0]
 
     def cast(self, value: str, kind: int) -> str:
         """The value in another type, or itself if it has that type."""
         if self._types[value] == kind:
             return value
-        cast = self.op("Cast", value, to=kind)
-        self._types[cast] = kind
-        return str(cast)
+        if (value, kind) not in self._casts:
+            cast = self._casts[value, kind] = str(self.op("Cast", value, to=kind))
+            self._types[cast] = kind
+        return self._casts[value, kind]
+
+    def first_highest(self, rows: str) -> str:
+        """Where the highest number of each row [N, L] is, int64 [N, 1]; of equals the first.
+
+        CUDA has `ArgMax` for floats alone, and leaves to cuDNN which of equals it finds.
+        """
+        if not self.recipe.for_cuda:
+            return str(self.op("ArgMax", rows, axis=1, keepdims=1))
+        _, at = self.op("TopK", rows, self.ints(1), outputs=2, axis=1)
+        self._types[at] = INT64
+        return str(at)
 
     def add(self, a: str, b: str) -> str:
         """Sum, in the wider type of the two."""
@@ -157,6 +172,7 @@ class Builder:
                     inputs = [rows, self.ints(0)]
                     nodes.append(helper.make_node(operator, inputs, [tap], keepdims=0))
                     outputs.append(helper.make_tensor_value_info(tap, FLOAT, ["channels"]))
+        _leave_out_unread(nodes)
         graph = helper.make_graph(
             nodes, "vlrt", self._inputs, outputs, list(self._constants.values())
         )
@@ -166,3 +182,18 @@ class Builder:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
         )
+
+
+def _leave_out_unread(nodes: Sequence[onnx.NodeProto]) -> None:
+    """Take the names from optional outputs that no node reads, so that they are not computed.
+
+    Those of ONNX Runtime's own operators are optional behind the first, and never outputs of a
+    graph.
+    """
+    read = {name for node in nodes for name in node.input}
+    for node in nodes:
+        if node.domain == CONTRIB and len(node.output) > 1:
+            named = [node.output[0], *(name if name in read else "" for name in node.output[1:])]
+            while not named[-1]:
+                named.pop()
+            node.output[:] = named

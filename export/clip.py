@@ -17,11 +17,14 @@ from .checkpoint import Checkpoint
 from .graph import Graph
 from .precision import Recipe
 from .reference import TorchModel
+from .residual import normed
+from .similarity import of_pictures
 from .transformer import pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
     "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
-    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "values",
+    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "similarity",
+    "values",
 ]  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -82,9 +85,9 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
 
 def _vision(graph: Graph, config: dict[str, Any]) -> Graph:
     tower, prefix = config["vision_config"], "vision_model."
-    tokens = vision_tokens(graph, prefix, tower, "pre_layrnorm", first=1)
-    pooled = graph.op("Gather", tokens, graph.scalar(0), axis=1)
-    pooled = graph.layer_norm(pooled, f"{prefix}post_layernorm", tower["layer_norm_eps"])
+    stream = vision_tokens(graph, prefix, tower, "pre_layrnorm", first=1)
+    token, _ = normed(graph, stream, f"{prefix}post_layernorm", tower["layer_norm_eps"])
+    pooled = graph.op("Squeeze", token, graph.ints(1))
     embeds = graph.linear(pooled, "visual_projection")
     graph.output("image_embeds", embeds, ["batch", config["projection_dim"]])
     return graph
@@ -96,6 +99,11 @@ def _text(graph: Graph, config: dict[str, Any]) -> Graph:
     embeds = text_embeds(graph, "", tower, end=end)
     graph.output("text_embeds", embeds, ["batch", config["projection_dim"]])
     return graph
+
+
+def similarity(checkpoint: Checkpoint) -> Graph:
+    """Pictures against labels (see `export.similarity`)."""
+    return of_pictures(checkpoint)
 
 
 class Reference(TorchModel):

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vlrt.bundle import PORTABLE
 from vlrt.errors import ExportError
 
-from .builder import CONTRIB, FLOAT, HALF, INT64
+from .builder import BOOL, CONTRIB, FLOAT, HALF, INT32, INT64, UINT8
 from .products import Products
 
-__all__ = ["FLOAT", "HALF", "INT64", "Graph"]
+__all__ = ["BOOL", "FLOAT", "HALF", "INT32", "INT64", "UINT8", "Graph"]
 
 # From this many tokens on, the flash kernel of MultiHeadAttention is level with Attention on a CPU
 # or ahead of it. Products in int8 are not: those that are exact enough take longer, for what is
@@ -37,7 +38,7 @@ class Graph(Products):
         """
         if kind not in ("quick_gelu", "gelu"):
             raise ExportError(f"hidden_act is {kind!r}; valid: quick_gelu, gelu")
-        if self.recipe.portable:
+        if self.recipe.form == PORTABLE:
             return self._plain_activation(value, kind)
         if kind == "quick_gelu":
             return str(self.op("QuickGelu", value, domain=CONTRIB, alpha=_QUICK_GELU))
@@ -85,7 +86,7 @@ class Graph(Products):
         parts = self.widened(query, key, value)
         if mask is not None:
             mask = self.cast(mask, self.type_of(parts[0]))
-        if self.recipe.portable:
+        if self.recipe.form == PORTABLE:
             hidden = self._causal(parts[0], length) if causal else mask
             result = self._plain_attention(parts, heads, width, hidden)
         elif length >= LONG_SEQUENCE and mask is None:
@@ -139,22 +140,17 @@ class Graph(Products):
         both = self.op("Concat", length, length, axis=0)
         return str(self.op("Slice", table, self.ints(0, 0), both, self.ints(0, 1)))
 
-    def patches(
-        self, pixels: str, name: str, patch: int, grid_hw: tuple[int, int] | None = None
+    def cut(
+        self, pixels: str, channels: int, patch: int, grid_hw: tuple[int, int] | None = None
     ) -> str:
-        """Patch embedding [B, 3, H, W] -> [B, H/patch * W/patch, D].
-
-        A convolution whose stride is its kernel is a product over cut-out patches; as a product it
-        is faster, and quantises.
+        """Pictures [B, C, H, W] cut into patches, [B, P, C * patch * patch] in the graph's type.
 
         Args:
-            pixels: the pictures.
-            name: of the embedding.
+            pixels: the pictures, which patches fill.
+            channels: C.
             patch: pixels along a side of a patch.
             grid_hw: how many patches there are along the sides, where all pictures are of one size.
         """
-        weight = self.weight(f"{name}.weight")
-        channels = weight.shape[1]
         if grid_hw is None:
             rows, columns = (self._grid(pixels, axis, patch) for axis in (2, 3))
             ends = self.ints(0, channels), self.ints(patch)  # 0: as many as there are
@@ -163,9 +159,17 @@ class Graph(Products):
             cut = self.ints(0, channels, grid_hw[0], patch, grid_hw[1], patch)
         value = self.op("Reshape", self.cast(pixels, self.float_type), cut)
         value = self.op("Transpose", value, perm=[0, 2, 4, 1, 3, 5])
-        value = self.op("Reshape", value, self.ints(0, -1, channels * patch * patch))
+        return str(self.op("Reshape", value, self.ints(0, -1, channels * patch * patch)))
+
+    def embed_patches(self, patches: str, name: str) -> str:
+        """The embeddings [B, P, D] of patches, as `cut` cuts them.
+
+        A convolution whose stride is its kernel is a product over cut-out patches; as a product it
+        is faster, and quantises.
+        """
+        weight = self.weight(f"{name}.weight")
         bias = self.weight(f"{name}.bias") if self.has(f"{name}.bias") else None
-        return self.product(value, weight.reshape(len(weight), -1).T, bias, name)
+        return self.product(patches, weight.reshape(len(weight), -1).T, bias, name)
 
     def _grid(self, pixels: str, axis: int, patch: int) -> str:
         """How many patches fit along an axis, as a graph value."""

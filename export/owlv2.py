@@ -19,6 +19,7 @@ from .owlvit import (
     inputs,
     quality,
     samples,
+    similarity,
     values,
 )
 from .precision import Recipe
@@ -26,7 +27,8 @@ from .transformer import patch_count
 
 __all__ = [
     "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
-    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "values",
+    "Reference", "at_once", "build", "check", "inputs", "quality", "samples", "similarity",
+    "values",
 ]  # fmt: skip
 
 # The runtime resizes in NumPy, transformers in SciPy; the order of sums differs.

@@ -20,12 +20,14 @@ from .clip import check, inputs, samples
 from .graph import FLOAT, Graph
 from .precision import Recipe
 from .reference import TorchModel
+from .residual import activated, normed, settled
+from .similarity import of_places
 from .transformer import patch_count, pictures_at_once, text_embeds, vision_tokens
 
 __all__ = [
     "COMPONENTS", "KEEP_FP32", "PICTURES", "PIXELS_ABS", "TEXTS",
     "Reference", "at_once", "box_bias", "build", "check", "inputs", "mlp_head", "quality",
-    "samples", "values", "vision",
+    "samples", "similarity", "values", "vision",
 ]  # fmt: skip
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -35,7 +37,8 @@ PICTURES, TEXTS = 8, None
 PIXELS_ABS = 0.0  # how far the runtime's pixel values may be from transformers'
 # The heads take 2 % of the time. In int8 too, they leave the demo checkpoint's mAP where it is and
 # move its boxes a little further: mean IoU with the reference 0.983, not 0.987
-# (`python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes`).
+# (`python -m benchmarks.studies.quantised_layers --checkpoint tests/data/owlvit-shapes`). On a GPU
+# fp32 would make them a fifth of it, so the form for CUDA tries them in fp16 first (`for_cuda`).
 _HEADS = frozenset({"class_head.*", "box_head.*", "objectness_head.*"})
 # What a precision leaves alone, by the names of linear layers (see `Recipe`).
 KEEP_FP32 = {"fp16": _HEADS, "int8": _HEADS | {"*.text_projection"}}
@@ -64,7 +67,7 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe) -> Graph:
         checkpoint: of model type owlvit.
         component: "vision_model" (pixel_values -> image_class_embeds, logit_shift, logit_scale,
             pred_boxes) or "text_model" (input_ids -> text_embeds); embeddings are not normalised.
-        recipe: the precision; the heads are built for fp32 (`KEEP_FP32`).
+        recipe: the precision; but for CUDA, the heads are built for fp32 (`KEEP_FP32`).
     """
     graph = Graph(checkpoint, recipe)
     if component == "text_model":
@@ -89,24 +92,24 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
         prefix: of the towers' tensors, such as "owlvit.".
 
     Returns:
-        What the heads see, fp32 [B, P, D], for further heads.
+        What the heads see, [B, P, D], for further heads.
     """
     tower, places = config["vision_config"], patch_count(config["vision_config"])
-    tokens = vision_tokens(graph, f"{prefix}vision_model.", tower, "pre_layernorm")
-    # From here on all is fp32: it is little work, and the product of tokens may pass fp16's limit.
+    stream = vision_tokens(graph, f"{prefix}vision_model.", tower, "pre_layernorm")
+    # The product of tokens may pass fp16's limit. What follows is little work, and in fp32 as well.
     name, epsilon = f"{prefix}vision_model.post_layernorm", tower["layer_norm_eps"]
-    tokens = graph.layer_norm(graph.cast(tokens, FLOAT), name, epsilon)
-    sizes = graph.ints(1, places)
-    whole, patches = graph.op("Split", tokens, sizes, outputs=2, axis=1)
-    merged = graph.op("Mul", patches, whole)
-    features = graph.layer_norm(merged, "layer_norm", epsilon)
+    if graph.recipe.for_cuda:
+        tokens = graph.cast(normed(graph, stream, name, epsilon)[0], FLOAT)
+    else:
+        tokens = graph.layer_norm(graph.cast(settled(graph, stream), FLOAT), name, epsilon)
+    features = _features(graph, tokens, places, epsilon)
 
     embeds = graph.linear(features, "class_head.dense0")
     width = config["text_config"]["hidden_size"]
     graph.output("image_class_embeds", embeds, ["batch", places, width])
     both = graph.linear(features, "class_head.logit_shift", "class_head.logit_scale")
     shift, scale = graph.op("Split", both, outputs=2, axis=-1, num_outputs=2)
-    scale = graph.add(graph.op("Elu", scale), graph.floats(np.ones(1, np.float32), "one", FLOAT))
+    scale = _elu_and_one(graph, scale)
     for output, column in (("logit_shift", shift), ("logit_scale", scale)):
         row = graph.op("Squeeze", column, graph.ints(2))
         graph.output(output, row, ["batch", places])
@@ -117,10 +120,40 @@ def vision(graph: Graph, config: dict[str, Any], prefix: str) -> str:
     return features
 
 
+def _features(graph: Graph, tokens: str, places: int, epsilon: float) -> str:
+    """Each place's token by the class token, normalised: fp32 [B, 1 + P, D] -> [B, P, D].
+
+    For CUDA they have the type that the heads take.
+    """
+    if not graph.recipe.for_cuda:
+        sizes = graph.ints(1, places)
+        whole, patches = graph.op("Split", tokens, sizes, outputs=2, axis=1)
+        return graph.layer_norm(graph.op("Mul", patches, whole), "layer_norm", epsilon)
+    # CUDA's Split into unequal parts uploads their sizes, from memory that is gone when a captured
+    # graph is run again; and two slices of one value become a Split. So the class token goes along.
+    ends = graph.ints(0), graph.ints(1), graph.ints(1 + places)
+    whole = graph.op("Slice", tokens, *ends[:2], graph.ints(1))
+    merged = graph.layer_norm(graph.op("Mul", tokens, whole), "layer_norm", epsilon)
+    merged = graph.cast(merged, graph.kind_of("class_head.dense0"))
+    return str(graph.op("Slice", merged, *ends[1:], graph.ints(1)))
+
+
+def _elu_and_one(graph: Graph, value: str) -> str:
+    """ELU, and 1 added to it, which makes it positive."""
+    one = graph.floats(np.ones(1, np.float32), "one", FLOAT)
+    if not graph.recipe.for_cuda:
+        return graph.add(graph.op("Elu", value), one)
+    # CUDA has no ELU. Of the two parts, x and exp(x) - 1, one is 0; the ones cancel.
+    value = graph.cast(value, FLOAT)
+    nothing = graph.floats(np.zeros(1, np.float32), "nothing", FLOAT)
+    below = graph.op("Exp", graph.op("Min", value, nothing))
+    return graph.add(graph.op("Max", value, nothing), below)
+
+
 def mlp_head(graph: Graph, value: str, name: str) -> str:
     """Three linear layers with GELU between them: [B, P, D] -> [B, P, N]."""
     for number in (0, 1):
-        value = graph.activation(graph.linear(value, f"{name}.dense{number}"), "gelu")
+        value = activated(graph, value, f"{name}.dense{number}", "gelu")
     return graph.linear(value, f"{name}.dense2")
 
 
@@ -137,6 +170,11 @@ def box_bias(side: int) -> NDArray[np.float32]:
     small = np.float32(1e-4)
     bias: NDArray[np.float32] = np.log(wanted + small) - np.log1p(small - wanted)
     return bias
+
+
+def similarity(checkpoint: Checkpoint) -> Graph:
+    """Every place of pictures against labels (see `export.similarity`)."""
+    return of_places(checkpoint, patch_count(checkpoint.config["vision_config"]))
 
 
 class Reference(TorchModel):

@@ -42,8 +42,9 @@ def export(
 
     Every variant is compared with PyTorch on pictures and texts and is written only if it passes
     its gate (`gates.GATES`). One that does not is built again with the layers that hurt most
-    smoothed or left in fp32, more of them each time, before it is refused. Nothing appears at `out`
-    before all is done.
+    smoothed or left in fp32, more of them each time, before it is refused. Those in floats also get
+    the form for CUDA (see `for_cuda`), which may be refused while the variant is not. Nothing
+    appears at `out` before all is done.
 
     Args:
         source: a local snapshot in the hub's layout, or `owner/name` on the hub.

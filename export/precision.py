@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
+from vlrt.bundle import FOR_CUDA
 from vlrt.errors import OptionError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8w", "int4w")
@@ -14,8 +15,9 @@ DEFAULT_PRECISIONS = ("fp32", "fp16", "int8")
 # fp16 ends at 65,504. A layer that comes within a factor of 8 of that on the sample data is left in
 # fp32: other data may go further, and products inside the next layer do.
 FP16_LIMIT = 65504 / 8
-# Those that run on other engines than ONNX Runtime's own, which have no int8 operators of its kind.
-PORTABLE = ("fp32", "fp16")
+# Those that run on other providers than ONNX Runtime's own for the CPU, which have none of its int8
+# operators, and so are made in the forms for them (`vlrt.bundle.FORMS`).
+IN_FORMS = ("fp32", "fp16")
 # Of weights alone: how many bits, and how many numbers of a column share a scale. Smaller blocks
 # cost 4 bytes each; four bits need them.
 WEIGHT_ONLY = {"int8w": (8, 128), "int4w": (4, 32)}
@@ -66,8 +68,9 @@ class Recipe:
             because no LayerNorm stands in front that could do it for nothing. Needs `calibration`.
         weight_bits: of int8 weights, 8, or 7, whose products cannot overflow on x86 CPUs without
             VNNI.
-        portable: with plain operators alone, for engines behind ONNX Runtime that do not know the
-            fused ones, or know them apart.
+        form: "", or one of `vlrt.bundle.FORMS`: "portable", with plain operators alone, for engines
+            behind ONNX Runtime that do not know the fused ones, or know them apart; "cuda", with
+            those that are fast on CUDA, where no node is left to the CPU and pictures are bytes.
     """
 
     precision: str
@@ -75,11 +78,16 @@ class Recipe:
     calibration: Mapping[str, Channels] | None = None
     smoothed: frozenset[str] = frozenset()
     weight_bits: int = 8
-    portable: bool = False
+    form: str = ""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision is {self.precision!r}; valid: {', '.join(PRECISIONS)}")
+
+    @property
+    def for_cuda(self) -> bool:
+        """Whether it is of the form for CUDA."""
+        return self.form == FOR_CUDA
 
     def keeping(self, layers: frozenset[str]) -> "Recipe":
         """The same recipe with more layers left in fp32."""

@@ -7,8 +7,11 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
+from vlrt.bundle import FOR_CUDA
 from vlrt.files import read_settings
 from vlrt.text import Tokenizer, token_limit
+
+from .pixels import levels_in
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -25,13 +28,19 @@ class Preparation:
     def __init__(self, family: Any, runtime: Any, root: Path) -> None:
         self._family = family
         self._processor = runtime.image_processor(read_settings(root, "preprocessor_config.json"))
+        self._for_cuda = self._processor
+        if levels_in(self._processor) is not None:
+            self._for_cuda = self._processor.as_bytes()
         settings = read_settings(root, "tokenizer_config.json")
         limit = token_limit(settings, read_settings(root, "config.json"))
         self.tokenizer = Tokenizer(root / "tokenizer.json", settings, limit)
 
-    def inputs(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Arrays]:
-        """What each component takes of pictures and texts."""
-        return self._join(self._texts(texts), self._processor.inputs(images))
+    def inputs(
+        self, images: Sequence[Image.Image], texts: Sequence[str], *, form: str = ""
+    ) -> dict[str, Arrays]:
+        """What each component takes of pictures and texts, or its graph in a form."""
+        processor = self._for_cuda if form == FOR_CUDA else self._processor
+        return self._join(self._texts(texts), processor.inputs(images))
 
     def one_by_one(
         self, images: Sequence[Image.Image], texts: Sequence[str]

@@ -89,8 +89,22 @@ class Products(Builder):
         """The weights of layers side by side, float32 [K, N]."""
         return np.concatenate([self.weight(f"{name}.weight") for name in names]).T
 
+    def packed_bias(self, names: Sequence[str]) -> NDArray[np.float32] | None:
+        """The biases of layers side by side, float32 [N], or None if they have none."""
+        if not self.has(f"{names[0]}.bias"):
+            return None
+        return np.concatenate([self.weight(f"{name}.bias") for name in names])
+
+    def kind_of(self, layer: str) -> int:
+        """The element type that a linear layer of floats computes in."""
+        return HALF if self.recipe.of(layer) == "fp16" else FLOAT
+
     def linear(
-        self, value: str, *names: str, last_divided: NDArray[np.float32] | None = None
+        self,
+        value: str,
+        *names: str,
+        last_divided: NDArray[np.float32] | None = None,
+        biased: bool = True,
     ) -> str:
         """`x @ W.T + b` for the layers `names` side by side, in the recipe's precision.
 
@@ -99,10 +113,10 @@ class Products(Builder):
             names: layers with weights [N, K] and optional biases [N]; several are packed into one
                 product (queries, keys and values), whose output is their concatenation.
             last_divided: float32 [N], what the outputs of the last of them are divided by, if so.
+            biased: add the biases; what takes the result does it otherwise.
         """
         weight = self.packed_weight(names)
-        has_bias = self.has(f"{names[0]}.bias")
-        bias = np.concatenate([self.weight(f"{n}.bias") for n in names]) if has_bias else None
+        bias = self.packed_bias(names) if biased else None
         if last_divided is not None:
             divisor = np.ones(weight.shape[1], np.float32)
             divisor[-len(last_divided) :] = last_divided
@@ -134,7 +148,7 @@ class Products(Builder):
         elif precision in WEIGHT_ONLY:
             result = self._weight_only_product(value, weight, bias, name)
         else:
-            kind = HALF if precision == "fp16" else FLOAT
+            kind = self.kind_of(name)
             result = self.op(
                 "MatMul", self.cast(value, kind), self.floats(weight, f"{name}.weight", kind)
             )

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Workshop:
         scratch: a directory for graphs that are not kept.
         open: loads a graph.
         say: takes a line of progress.
+        peaks: component -> layer -> the largest magnitude that it takes or gives of the samples to
+            verify on, in fp32, where that was asked.
     """
 
     family: Any
@@ -43,6 +45,7 @@ class Workshop:
     scratch: Path
     open: Callable[[Path], Session]
     say: Say
+    peaks: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def build(self, component: str, recipe: Recipe) -> Graph:
         """The graph of a component."""
@@ -100,6 +103,20 @@ class Workshop:
             return replace(recipe, calibration=taken)
         return recipe
 
+    def leaner(self, component: str, recipe: Recipe, inputs: Arrays) -> Recipe:
+        """The recipe without what its family leaves in fp32, as far as fp16 can hold it.
+
+        Args:
+            component: one of the family's.
+            recipe: of the variant.
+            inputs: the component's, to verify on.
+        """
+        kept = self.family.KEEP_FP32.get(recipe.precision, frozenset())
+        if recipe.precision != "fp16" or not kept:
+            return recipe
+        lean = replace(recipe, keep_fp32=recipe.keep_fp32 - kept)
+        return lean.keeping(self._near_overflow(component, lean, inputs))
+
     def channels(
         self, component: str, samples: Iterable[Arrays]
     ) -> tuple[dict[str, Channels], dict[str, Channels]]:
@@ -122,13 +139,18 @@ class Workshop:
         not show it, but on a GPU a layer overflows on an input that the layer before it, left in
         fp32, may well give.
         """
-        # One sample at a time: every layer's values are kept until the taps have seen them.
-        alone = verify.slices(inputs, size=1)
+        if component not in self.peaks:
+            # One sample at a time: every layer's values are kept until the taps have seen them.
+            alone = verify.slices(inputs, size=1)
+            taken, given = self.channels(component, alone)
+            self.peaks[component] = {
+                layer: float(max(taken[layer].peaks.max(), given[layer].peaks.max()))
+                for layer in taken
+            }
         loud = frozenset(
             layer
-            for ends in self.channels(component, alone)
-            for layer, seen in ends.items()
-            if recipe.of(layer) == "fp16" and seen.peaks.max() > FP16_LIMIT
+            for layer, peak in self.peaks[component].items()
+            if recipe.of(layer) == "fp16" and peak > FP16_LIMIT
         )
         if loud:
             self.say(f"  {component}: left in fp32, near fp16's limit: {', '.join(sorted(loud))}")

@@ -3,32 +3,29 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlrt import __version__, bundle, hardware
+from vlrt import bundle, hardware
+from vlrt.bundle import FOR_CUDA, FORMS, PORTABLE
 from vlrt.describe import largest_error, lowest_cosine
 from vlrt.errors import BundleError, GateError, InferenceError
 from vlrt.files import read_settings
+from vlrt.kernels import products_saturate
 from vlrt.load import import_family
-from vlrt.session import Session, engine, int8_kernels, place, products_saturate
+from vlrt.session import Session, place
 
-from . import accuracy, gates, reference, verify
+from . import accuracy, for_cuda, gates, manifest, reference, similarity, verify
 from .checkpoint import Checkpoint
 from .ladder import Ladder
-from .precision import PORTABLE, Recipe
+from .precision import IN_FORMS, Recipe
 from .preparation import Preparation
 from .recipes import Workshop, producer, save, save_beside
 from .samples import Samples
-
-# Samples for a portable graph: the same weights in other operators.
-FEW = 2
 
 Arrays = dict[str, NDArray[Any]]
 Say = Callable[[str], None]
@@ -41,7 +38,7 @@ class Report:
     Attributes:
         path: the bundle.
         written: the precisions in it.
-        refused: precision -> why it was not written.
+        refused: precision, or its form as in "fp16 for cuda", -> why it was not written.
         verified: whether PyTorch was there to compare with.
     """
 
@@ -95,11 +92,12 @@ class Run:
         self.at_once: int = family.at_once(checkpoint.config)
         self.threads = hardware.available_cpus()
         self.exact_products = options.weight_bits > 7 and products_saturate()
-        self.workshop = Workshop(family, checkpoint, root.parent, self._open, say)
+        self.workshop = Workshop(family, checkpoint, root.parent, self.open, say)
         prepare = Preparation(family, self.runtime, root)
         self.tokenizer = prepare.tokenizer
         images, texts = family.samples(checkpoint, given.images, given.texts)
         self.inputs = prepare.inputs(images, texts)
+        self.inputs_for_cuda = prepare.inputs(images, texts, form=FOR_CUDA)
         # Alone, a sample is not padded to the size of others: this is what is timed.
         self.single = prepare.inputs(*family.samples(checkpoint, images[:1], texts[:1]))
         self.calibration: dict[str, list[Arrays]] = {component: [] for component in self.inputs}
@@ -112,6 +110,8 @@ class Run:
         self.expected: dict[str, Arrays] = {}
         self.components: dict[str, dict[str, Any]] = {name: {} for name in family.COMPONENTS}
         self.quality: dict[str, dict[str, Any]] = {}
+        self.recipes: dict[str, Mapping[str, Recipe]] = {}
+        self.similarity: dict[str, Any] | None = None
         self.missing = reference.missing()
         if self.missing:
             self._compare_with_own_fp32()
@@ -172,8 +172,16 @@ class Run:
                     self.say(f"{precision} REFUSED: {why}")
                 continue
             report.written.append(precision)
+            if precision not in IN_FORMS:
+                continue
+            whys = for_cuda.write(self, precision, self.recipes[precision])
+            if whys:  # the variant itself is as good as it was
+                report.refused[f"{precision} for {FOR_CUDA}"] = whys
+                for why in whys:
+                    self.say(f"{precision} for {FOR_CUDA} REFUSED: {why}")
         if report.written:
-            bundle.write_manifest(self.root, self._manifest(report))
+            self.similarity = similarity.write(self)
+            bundle.write_manifest(self.root, manifest.content(self, report.refused))
         return report
 
     def _variant(self, precision: str) -> list[str]:
@@ -194,7 +202,7 @@ class Run:
                 return whys
             return self._try_further(precision, recipes, whys, failing)
         except (BundleError, InferenceError) as error:  # what this ONNX Runtime cannot load or run
-            self._discard(precision)
+            self.discard(precision)
             return [str(error)]
 
     def _try_further(
@@ -227,22 +235,29 @@ class Run:
         for component, recipe in recipes.items():
             found, made[component] = self._write(component, precision, recipe)
             outputs |= found
-        expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
-        quality = self.family.quality(outputs, expected, self.values, self.inputs, self.tokenizer)
+        quality = self.judge(outputs)
         gate = gates.gate(self.task, precision, self.options.quality)
-        portable = {f"{c}, portable": e["portable"] for c, e in made.items() if "portable" in e}
-        whys = gates.complaints(gate, {**made, **portable}, quality)
+        forms = {f"{c}, {form}": e[form] for c, e in made.items() for form in FORMS if form in e}
+        whys = gates.complaints(gate, {**made, **forms}, quality)
         if not whys and self.accuracy is not None:  # it takes longest
             quality["accuracy"] = self._accuracy(precision, self.accuracy)
             whys = gates.complaints(gate, made, quality)
         if whys:
-            self._discard(precision)
+            self.discard(precision)
             counted = {"agreement": None}
             return whys, [c for c in made if gates.complaints(gate, {c: made[c]}, counted)]
         for component, entry in made.items():
             self.components[component][precision] = entry
-        self.quality[precision] = quality
+        self.quality[precision], self.recipes[precision] = quality, recipes
         return [], []
+
+    def judge(self, outputs: Arrays) -> dict[str, Any]:
+        """How good the results are that all components' outputs for all samples come to."""
+        expected = {k: v for arrays in self.expected.values() for k, v in arrays.items()}
+        quality: dict[str, Any] = self.family.quality(
+            outputs, expected, self.values, self.inputs, self.tokenizer
+        )
+        return quality
 
     def _accuracy(self, precision: str, of_reference: float) -> dict[str, Any]:
         """How often a variant that is written is right about drawn scenes, beside PyTorch."""
@@ -251,11 +266,11 @@ class Run:
         self.say(f"  {compared['of']}: {reached:.1%}, PyTorch {of_reference:.1%}")
         return compared
 
-    def _discard(self, precision: str) -> None:
-        """Delete the graphs of a precision."""
+    def discard(self, precision: str, *forms: str) -> None:
+        """Delete the graphs of a precision, or those of some of its forms."""
         for component in self.components:
-            for portable in (False, True):
-                name = bundle.graph_file(component, precision, portable=portable)
+            for form in forms or ("", *FORMS):
+                name = bundle.graph_file(component, precision, form)
                 for file in (name, f"{name}_data"):
                     (self.root / file).unlink(missing_ok=True)
 
@@ -266,18 +281,18 @@ class Run:
         path = self.root / bundle.graph_file(component, precision)
         graph = self.workshop.build(component, recipe)
         files = save(graph.model(producer()), path)
-        session = self._open(path)
-        found, proof = self._prove(component, session, files)
+        session = self.open(path)
+        found, proof = self.prove(component, session, files)
         entry = {
             **proof,
             "recipe": recipe.describe(graph.weights),
             "speed": verify.speed(session, self.single[component], self.threads, "cpu"),
         }
-        if precision in PORTABLE:
-            beside = self.root / bundle.graph_file(component, precision, portable=True)
-            plain = self.workshop.build(component, replace(recipe, portable=True))
+        if precision in IN_FORMS:
+            beside = self.root / bundle.graph_file(component, precision, PORTABLE)
+            plain = self.workshop.build(component, replace(recipe, form=PORTABLE))
             shared = save_beside(plain.model(producer()), beside, path)
-            _, entry["portable"] = self._prove(component, self._open(beside), shared, FEW)
+            _, entry[PORTABLE] = self.prove(component, self.open(beside), shared, for_cuda.FEW)
         size = sum((path.parent / file).stat().st_size for file in files)
         self.say(
             f"  onnx/{path.name}: {size / 1e6:.1f} MB, lowest cosine "
@@ -286,11 +301,18 @@ class Run:
         )
         return found, entry
 
-    def _prove(
-        self, component: str, session: Session, files: list[str], number: int | None = None
+    def prove(
+        self,
+        component: str,
+        session: Session,
+        files: list[str],
+        number: int | None = None,
+        *,
+        form: str = "",
     ) -> tuple[Arrays, dict[str, Any]]:
         """What a graph gives for the samples, or the first `number`, and how that compares."""
-        inputs = {name: array[:number] for name, array in self.inputs[component].items()}
+        given = (self.inputs_for_cuda if form == FOR_CUDA else self.inputs)[component]
+        inputs = {name: array[:number] for name, array in given.items()}
         expected = {name: array[:number] for name, array in self.expected[component].items()}
         size = verify.slice_size(inputs, self.at_once)
         found, repeatable = verify.run_twice(session, inputs, size)
@@ -300,50 +322,6 @@ class Run:
             "repeatable": repeatable,
         }
 
-    def _open(self, path: Path) -> Session:
+    def open(self, path: Path) -> Session:
+        """A graph, on the CPU."""
         return Session(path, place("cpu"), threads=self.threads, exact_products=self.exact_products)
-
-    def _manifest(self, report: Report) -> dict[str, Any]:
-        allowed = self.family.PIXELS_ABS
-        pixels = f"within {allowed:g}" if allowed else "bit-exact"
-        against = "nothing: PyTorch was not installed; parity is with this export's own fp32 graph"
-        return {
-            "vlrt_version": __version__,
-            "family": self.checkpoint.model_type,
-            "task": self.task,
-            "source": {
-                "repository": self.checkpoint.name if self.checkpoint.revision else None,
-                "directory": None if self.checkpoint.revision else self.checkpoint.root.name,
-                "revision": self.checkpoint.revision,
-                "weights_sha256": self.checkpoint.weights_sha256,
-            },
-            "values": self.values,
-            "verified": {
-                "against": against if self.missing else "PyTorch fp32, eager",
-                "pixel_values": None if self.missing else pixels,
-                "input_ids": None if self.missing else "bit-exact",
-                "versions": {
-                    "onnxruntime": engine().__version__,
-                    "onnx": onnx.__version__,
-                    "numpy": version("numpy"),
-                    **({} if self.missing else reference.versions()),
-                },
-                "machine": {**hardware.describe(), "int8_kernels": int8_kernels()},
-                "on": self.given.source,
-                "pictures": len(self.given.images),
-                "texts": len(self.given.texts),
-                "calibrated_on": {c: len(alone) for c, alone in self.calibration.items()},
-                "held_out": self.given.held_out,
-                "quality": self.options.quality,
-            },
-            "components": {
-                component: {
-                    "inputs": list(self.inputs[component]),
-                    "outputs": list(self.expected[component]),
-                    "variants": variants,
-                }
-                for component, variants in self.components.items()
-            },
-            "quality": self.quality,
-            "refused": report.refused,
-        }

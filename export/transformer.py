@@ -7,7 +7,9 @@ import numpy as np
 
 from vlrt.errors import ExportError
 
-from .graph import FLOAT, INT64, Graph
+from .graph import INT64, Graph
+from .pixels import square_patches
+from .residual import Stream, activated, attention, branch, normed, settled
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def vision_tokens(
     first_norm: str,
     *,
     first: int | None = None,
-) -> str:
+) -> Stream:
     """The input `pixel_values` through a vision transformer.
 
     Args:
@@ -63,14 +65,8 @@ def vision_tokens(
         ExportError: the checkpoint has positions for another number of patches.
     """
     size, patch, embeddings = tower["image_size"], tower["patch_size"], f"{prefix}embeddings."
-    pixels = graph.input("pixel_values", FLOAT, ["batch", tower["num_channels"], size, size])
-    filled = pixels
-    if size % patch:  # a convolution leaves out what does not fill a patch
-        whole = size - size % patch
-        cut = graph.ints(0, 0), graph.ints(whole, whole), graph.ints(2, 3)
-        filled = graph.op("Slice", pixels, *cut)
-    grid = (size // patch, size // patch)
-    patches = graph.patches(filled, f"{embeddings}patch_embedding", patch, grid)
+    cut = square_patches(graph, size, patch)
+    patches = graph.embed_patches(cut, f"{embeddings}patch_embedding")
     position = graph.weight(f"{embeddings}position_embedding.weight")
     if len(position) != patch_count(tower) + 1:
         raise ExportError(
@@ -84,7 +80,7 @@ def vision_tokens(
     value = graph.add(room, graph.floats(table, "vision.positions"))
     value = graph.layer_norm(value, f"{prefix}{first_norm}", tower["layer_norm_eps"])
     few = None if first is None else graph.ints(first)
-    return encoder(graph, value, prefix, tower, length=len(position), first=few)
+    return encoder(graph, Stream(value), prefix, tower, length=len(position), first=few)
 
 
 def text_embeds(graph: Graph, prefix: str, tower: dict[str, Any], *, end: int | None) -> str:
@@ -107,21 +103,29 @@ def text_embeds(graph: Graph, prefix: str, tower: dict[str, Any], *, end: int | 
     places = graph.op(
         "Slice", graph.floats(position, "text.positions"), graph.ints(0), length, graph.ints(0)
     )
-    value = encoder(graph, graph.add(words, places), own, tower, length=len(position), causal=True)
+    embedded = Stream(graph.add(words, places))
+    stream = encoder(graph, embedded, own, tower, length=len(position), causal=True)
     # Texts end with an end-of-text token, and padding may have the same id: the first one counts.
     # Everything behind it is invisible to it, so no attention mask is needed.
     marks = ids if end is None else graph.cast(graph.op("Equal", ids, graph.scalar(end)), INT64)
-    at = graph.op("ArgMax", marks, axis=1, keepdims=1)
-    at = graph.op("Unsqueeze", at, graph.ints(2))
-    pooled = graph.op("GatherND", value, at, batch_dims=1)
-    pooled = graph.op("Squeeze", pooled, graph.ints(1))
-    pooled = graph.layer_norm(pooled, f"{own}final_layer_norm", tower["layer_norm_eps"])
+    at = graph.op("Unsqueeze", graph.first_highest(marks), graph.ints(2))
+    last = f"{own}final_layer_norm", tower["layer_norm_eps"]
+    if graph.recipe.for_cuda:  # the LayerNorm of all tokens comes with their sum
+        pooled = _pooled(graph, normed(graph, stream, *last)[0], at)
+    else:
+        pooled = graph.layer_norm(_pooled(graph, settled(graph, stream), at), *last)
     return graph.linear(pooled, f"{prefix}text_projection")
+
+
+def _pooled(graph: Graph, value: str, at: str) -> str:
+    """The token of each row of [N, L, D] at its place (int64 [N, 1, 1]): [N, D]."""
+    pooled = graph.op("GatherND", value, at, batch_dims=1)
+    return str(graph.op("Squeeze", pooled, graph.ints(1)))
 
 
 def encoder(
     graph: Graph,
-    value: str,
+    stream: Stream,
     prefix: str,
     config: dict[str, Any],
     *,
@@ -130,12 +134,12 @@ def encoder(
     causal: bool = False,
     mask: str | None = None,
     first: str | None = None,
-) -> str:
+) -> Stream:
     """Run the residual stream [B, L, D] through the layers of an encoder.
 
     Args:
         graph: the graph to add to.
-        value: the embedded tokens.
+        stream: the embedded tokens.
         prefix: of the tower's tensors, such as "vision_model.".
         config: the tower's settings: hidden_size, num_hidden_layers, num_attention_heads,
             hidden_act, layer_norm_eps.
@@ -151,40 +155,42 @@ def encoder(
     """
     epsilon, layers = config["layer_norm_eps"], config["num_hidden_layers"]
     heads = config["num_attention_heads"]
-    wide = None if mask is None else _for_queries(graph, mask, graph.op("Shape", mask, start=3))
+    wide = None if mask is None else _for_queries(graph, mask)
     for number in range(layers):
         layer = prefix + names.layer.format(number)
         of_query, of_key, of_value = (
             f"{layer}{name}" for name in (names.query, names.key, names.value)
         )
         norm, out = f"{layer}{names.norm1}", f"{layer}{names.out}"
-        divisor = graph.balance((out,))  # attention mixes tokens, never channels
-        if first is None or number < layers - 1:
-            normed = graph.layer_norm(value, norm, epsilon, (of_query, of_key, of_value))
-            packed = graph.linear(normed, of_query, of_key, of_value, last_divided=divisor)
-            query, key, val = graph.op("Split", packed, outputs=3, axis=-1, num_outputs=3)
-        else:
-            normed = graph.layer_norm(value, norm, epsilon, (of_key, of_value), (of_query,))
-            value, few = (graph.first_tokens(tokens, first) for tokens in (value, normed))
-            wide = None if mask is None else _for_queries(graph, mask, first)
-            packed = graph.linear(normed, of_key, of_value, last_divided=divisor)
-            query = graph.linear(few, of_query)
-            key, val = graph.op("Split", packed, outputs=2, axis=-1, num_outputs=2)
-        attended = graph.attention(
-            query, key, val, heads, width=config["hidden_size"], length=length, causal=causal,
-            mask=wide, divisor=divisor,
+        few = first if number == layers - 1 else None
+        feeds = ((of_key, of_value), (of_query,)) if few else ((of_query, of_key, of_value),)
+        tokens, value = normed(graph, stream, norm, epsilon, *feeds)
+        asking = tokens
+        if few:
+            value, asking = (graph.first_tokens(each, few) for each in (value, tokens))
+            wide = None if mask is None else _for_queries(graph, mask, few)
+        attended = attention(
+            graph, asking, tokens, (of_query, of_key, of_value), out, heads,
+            width=config["hidden_size"], length=length, causal=causal, mask=wide,
         )  # fmt: skip
-        value = graph.add(value, graph.linear(attended, out))
+        stream = branch(graph, value, attended, out)
         fc1 = f"{layer}{names.fc1}"
-        normed = graph.layer_norm(value, f"{layer}{names.norm2}", epsilon, (fc1,))
-        hidden = graph.linear(normed, fc1)
-        hidden = graph.activation(hidden, config["hidden_act"])
-        value = graph.add(value, graph.linear(hidden, f"{layer}{names.fc2}"))
-    return value
+        tokens, value = normed(graph, stream, f"{layer}{names.norm2}", epsilon, (fc1,))
+        hidden = activated(graph, tokens, fc1, config["hidden_act"])
+        stream = branch(graph, value, hidden, f"{layer}{names.fc2}")
+    return stream
 
 
-def _for_queries(graph: Graph, mask: str, number: str) -> str:
-    """A mask [B, 1, 1, L] repeated for so many queries (int64 [1]): [B, 1, number, L]."""
+def _for_queries(graph: Graph, mask: str, number: str | None = None) -> str:
+    """A mask [B, 1, 1, L] repeated for L queries, or so many (int64 [1]): [B, 1, number, L]."""
+    if graph.recipe.for_cuda:  # where shapes would be put together by the CPU
+        nothing = graph.floats(np.zeros(1, np.float32), "nothing", graph.type_of(mask))
+        column = graph.op("Mul", graph.op("Transpose", mask, perm=[0, 1, 3, 2]), nothing)
+        if number is not None:
+            column = graph.op("Slice", column, graph.ints(0), number, graph.ints(2))
+        return str(graph.op("Add", column, mask))
+    if number is None:
+        number = graph.op("Shape", mask, start=3)
     shape = graph.op("Concat", graph.ints(1, 1), number, graph.ints(1), axis=0)
     return str(graph.op("Expand", mask, shape))
 

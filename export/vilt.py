@@ -22,6 +22,7 @@ from .graph import Graph
 from .joint_quality import quality
 from .precision import Recipe
 from .reference import TorchModel
+from .residual import Stream, activated, normed
 from .transformer import LayerNames, encoder, samples_at_once
 from .verify import SLICE
 from .vilt_embeddings import EMBEDDINGS, TEXT_EMBEDDINGS, embed, pictures_each
@@ -161,9 +162,9 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe, *, masked: boo
     words = task(config) == _MASKED_WORDS
     # Nothing reads the other tokens of the last layer.
     first = graph.op("Shape", "input_ids", start=1, end=2) if words else graph.ints(1)
-    hidden = encoder(
+    stream = encoder(
         graph,
-        tokens,
+        Stream(tokens),
         "vilt.",
         config,
         length=_most_patches(config),
@@ -171,7 +172,7 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe, *, masked: boo
         mask=mask if masked else None,
         first=first,
     )
-    hidden = graph.layer_norm(hidden, "vilt.layernorm", config["layer_norm_eps"])
+    hidden, _ = normed(graph, stream, "vilt.layernorm", config["layer_norm_eps"])
     if words:
         logits, axes = _score_words(graph, hidden, config), ["batch", "length"]
     else:
@@ -182,8 +183,12 @@ def build(checkpoint: Checkpoint, component: str, recipe: Recipe, *, masked: boo
 
 def _score_pair(graph: Graph, hidden: str, config: dict[str, Any]) -> str:
     """The first token of each pair, normalised [B, 1, D] -> logits [B, labels]."""
-    width = pictures_each(config) * config["hidden_size"]
+    each = pictures_each(config)
+    width = each * config["hidden_size"]
     pooled = graph.op("Tanh", graph.linear(hidden, "vilt.pooler.dense"))
+    if each > 1 and graph.recipe.for_cuda:  # all first pictures stand before all second ones
+        parts = graph.op("Split", pooled, outputs=each, axis=0, num_outputs=each)
+        pooled = graph.op("Concat", *parts, axis=-1)
     pooled = graph.op("Reshape", pooled, graph.ints(-1, width))
     if task(config) == "image-text-retrieval":
         return graph.linear(pooled, "rank_output")
@@ -194,8 +199,7 @@ def _score_pair(graph: Graph, hidden: str, config: dict[str, Any]) -> str:
 
 def _score_words(graph: Graph, hidden: str, config: dict[str, Any]) -> str:
     """The tokens of each text, normalised [B, L, D] -> logits [B, L, words]."""
-    value = graph.linear(hidden, "mlm_score.transform.dense")
-    value = graph.activation(value, config["hidden_act"])
+    value = activated(graph, hidden, "mlm_score.transform.dense", config["hidden_act"])
     value = graph.layer_norm(value, "mlm_score.transform.LayerNorm", config["layer_norm_eps"])
     # Files that hold shared weights once leave out the decoder's, which are the token table's.
     name = "mlm_score.decoder"

@@ -26,6 +26,7 @@ class Fake:
 
     def __init__(self, function, **shapes):
         self.function, self.input_shapes, self.asked = function, shapes, []
+        self.inputs, self.nodes = {}, {}  # which `vlrt.load` looks at
 
     def run(self, inputs):
         inputs = {name: inputs[name] for name in self.input_shapes}

@@ -28,7 +28,8 @@ from vlrt.errors import (
     VlrtError,
 )
 from vlrt.hardware import FAST, MEANINGS, SATURATING
-from vlrt.session import CPU, engine, int8_kernels
+from vlrt.kernels import int8_kernels
+from vlrt.session import CPU, engine
 
 GRAPHS = ("vision_model", "text_model")
 
@@ -285,7 +286,7 @@ def test_info_tells_what_is_taken_here_and_why(own_bundle, monkeypatch, kernels)
 
     edit_manifest(own_bundle, change)
     monkeypatch.setattr("vlrt.hardware.int8_kernels", lambda: kernels)
-    monkeypatch.setattr("vlrt.session.products_saturate", lambda: kernels == SATURATING)
+    monkeypatch.setattr("vlrt.kernels.products_saturate", lambda: kernels == SATURATING)
     lines = told(own_bundle)
     assert f"int8 here   {kernels}: {MEANINGS[kernels]}" in lines
     info = load(own_bundle).info

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrt import demo
-from vlrt.bundle import SUFFIXES, Bundle, graph_file
+from vlrt.bundle import FOR_CUDA, PORTABLE, SUFFIXES, Bundle, graph_file
 from vlrt.choice import choose_precision, rows_apart
 from vlrt.errors import BundleError, PrecisionError
 from vlrt.files import Settings
@@ -30,6 +30,7 @@ def described(
     device="cpu",
     foreign=False,
     portable=("fp32", "fp16"),
+    for_cuda=("fp32", "fp16"),
 ):
     """A bundle of two components, as far as a choice looks at it.
 
@@ -39,6 +40,7 @@ def described(
         bits: of int8 weights; None: an older manifest.
         scales: of int8; None: an older manifest.
         portable: precisions that have graphs of plain operators too.
+        for_cuda: precisions that have graphs of CUDA's operators too.
     """
     recipe = {"weight_bits": bits, "scales": scales}
     recipes = {"int8": {name: value for name, value in recipe.items() if value is not None}}
@@ -63,7 +65,10 @@ def described(
         tokenizer=empty,
         variants={g: {p: (graph_file(g, p),) for p in times} for g in GRAPHS},
         manifest=None if foreign else Settings("vlrt.json", manifest),
-        portable={g: {p: (f"{g}.{p}",) for p in times if p in portable} for g in GRAPHS},
+        forms={
+            form: {g: {p: (f"{g}.{p}.{form}",) for p in times if p in there} for g in GRAPHS}
+            for form, there in ((PORTABLE, portable), (FOR_CUDA, for_cuda))
+        },
     )
 
 
@@ -151,9 +156,9 @@ def test_nothing_is_done_where_products_are_exact(kernels):
 
 
 def test_what_another_device_leaves_to_the_cpu_is_exact_too():
-    choice = choose_precision(described(USUAL), GRAPHS, "int8", "cuda", SATURATING)
-    assert choice.exact_products
-    assert not choose_precision(described(USUAL), GRAPHS, "fp32", "cuda", SATURATING).exact_products
+    bundle = described(USUAL, foreign=True)
+    assert choose_precision(bundle, GRAPHS, "int8", "cuda", SATURATING).exact_products
+    assert not choose_precision(bundle, GRAPHS, "fp32", "cuda", SATURATING).exact_products
 
 
 @pytest.mark.parametrize(
@@ -256,7 +261,6 @@ def test_of_a_foreign_bundle_the_exact_variant_is_taken(held, kernels, expected)
         ("cuda", ["fp32", "fp16", "int8"], "fp16"),
         ("cuda", ["fp32", "int8"], "fp32"),
         ("cuda", ["int8", "int8w"], "int8w"),
-        ("cuda", ["int8", "quantized"], "int8"),
         (OPENVINO, ["fp32", "fp16", "int8"], "fp32"),
         (OPENVINO, ["fp16", "int8"], "fp16"),
         ("DmlExecutionProvider", ["fp32", "fp16", "int8"], "fp32"),
@@ -269,20 +273,53 @@ def test_each_kind_of_device_has_what_suits_it(kind, held, expected):
 
 
 @pytest.mark.parametrize(
-    ("kind", "foreign", "portable"),
+    ("kind", "foreign", "form"),
     [
-        ("cpu", False, False),
-        ("cuda", False, False),
-        (OPENVINO, False, True),
-        ("DmlExecutionProvider", False, True),
-        (OPENVINO, True, False),  # there is but one graph, and who made it is not known
+        ("cpu", False, ""),
+        ("cuda", False, FOR_CUDA),
+        ("cuda", True, ""),
+        (OPENVINO, False, PORTABLE),
+        ("TensorrtExecutionProvider", False, PORTABLE),
+        ("DmlExecutionProvider", False, PORTABLE),
+        (OPENVINO, True, ""),  # there is but one graph, and who made it is not known
     ],
 )
-def test_engines_of_others_get_plain_operators(kind, foreign, portable):
+def test_each_kind_of_device_gets_graphs_of_its_form(kind, foreign, form):
     bundle = described(USUAL, foreign=foreign)
     for precision in ("fp32", "fp16"):
-        assert choose_precision(bundle, GRAPHS, precision, kind, "vnni").portable == portable
-    assert auto(bundle, "vnni", kind).portable == portable
+        assert choose_precision(bundle, GRAPHS, precision, kind, "vnni").form == form
+    assert auto(bundle, "vnni", kind).form == form
+
+
+@pytest.mark.parametrize("for_cuda", [(), ("fp32",)])
+def test_what_was_exported_without_a_form_for_cuda_is_taken_as_it_is(for_cuda):
+    bundle = described(USUAL, for_cuda=for_cuda)
+    assert choose_precision(bundle, GRAPHS, "fp16", "cuda", "vnni").form == ""
+    assert auto(bundle, "vnni", "cuda").precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("held", "requested", "says"),
+    [
+        (
+            ("int8",),
+            "auto",
+            "^a bundle in int8 is for the CPU.*; export it again with fp16 or fp32$",
+        ),
+        (("int8",), "int8", "export it again with fp16 or fp32$"),
+        (USUAL, "int8", "would run beside it; valid: fp32, fp16$"),
+        (("int8", "int4w"), "int8", "valid: int4w$"),
+    ],
+)
+def test_int8_is_refused_on_cuda_which_has_no_kernels_for_it(held, requested, says):
+    bundle = described(dict.fromkeys(held, 1))
+    with pytest.raises(PrecisionError, match=says):
+        choose_precision(bundle, GRAPHS, requested, "cuda", "vnni")
+
+
+def test_what_foreign_graphs_are_made_of_their_session_has_to_see():
+    bundle = described(dict.fromkeys(("int8",), 1), foreign=True)
+    assert choose_precision(bundle, GRAPHS, "int8", "cuda", "vnni").precision == "int8"
 
 
 @pytest.mark.parametrize(
@@ -309,7 +346,7 @@ def test_what_has_no_plain_operators_is_refused_elsewhere(requested, portable, s
 @pytest.mark.parametrize("kernels", MEANINGS)
 def test_a_requested_precision_is_never_replaced(kernels):
     for precision in USUAL:
-        for kind in ("cpu", "cuda"):
+        for kind in ("cpu", *(["cuda"] if precision != "int8" else [])):
             found = choose_precision(described(USUAL), GRAPHS, precision, kind, kernels)
             assert found.precision == precision
 

@@ -13,7 +13,8 @@ from PIL import Image
 import vlrt
 from vlrt import cli, demo, jpeg
 from vlrt.hardware import MEANINGS
-from vlrt.session import Session, int8_kernels
+from vlrt.kernels import int8_kernels
+from vlrt.session import Session
 
 BUNDLE = str(demo.bundle("clip"))
 PICTURES = demo.ROOT / "pictures"

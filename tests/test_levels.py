@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pictures import picture
 from PIL import Image
 
-from vlrt.levels import Levels
+from vlrt.levels import Bytes, Levels
 
 ONE_BYTE = 1 / 255
 
@@ -79,6 +79,26 @@ def test_strips_fill_their_columns_alone(factor, width, height, cut):
     image, levels = picture("RGB", (width, height)), Levels.of(factor, MEAN, STD)
     cut = min(cut, width - 1)
     out = np.full((3, height, width), np.nan, np.float32)
-    levels.into(image.crop((cut, 0, width, height)), out[..., cut:])
+    levels.into(image.crop((cut, 0, width, height)), out, cut)
     assert np.isnan(out[..., :cut]).all()
     assert np.array_equal(out[..., cut:], theirs(image, factor, MEAN, STD)[..., cut:])
+
+
+@given(width=st.integers(1, 40), height=st.integers(1, 40), cut=st.integers(0, 40))
+def test_strips_of_bytes_fill_their_columns_alone(width, height, cut):
+    cut, out = min(cut, width - 1), Bytes().empty((height, width))
+    assert (out.shape, out.dtype) == ((height, width, 3), np.uint8)
+    for mode in ("RGB", "RGBX"):
+        image = picture("RGB", (width, height)).convert(mode)
+        out[:] = 7
+        Bytes().into(image.crop((cut, 0, width, height)), out, cut)
+        assert (out[:, :cut] == 7).all()
+        assert np.array_equal(out[:, cut:], np.asarray(image)[:, cut:, :3])
+
+
+@pytest.mark.parametrize("number", [None, 0, 2])
+def test_room_has_an_axis_for_several_pictures_alone(number):
+    first = () if number is None else (number,)
+    values = Levels.of(ONE_BYTE, MEAN, STD).empty((4, 5), number)
+    assert (values.shape, values.dtype) == ((*first, 3, 4, 5), np.float32)
+    assert Bytes().empty((4, 5), number).shape == (*first, 4, 5, 3)

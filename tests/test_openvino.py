@@ -52,7 +52,7 @@ def test_texts_of_any_length_are_what_they_are_on_the_cpu(model, tiny, number):
 def test_nodes_run_on_it(tiny_bundle, tmp_path):
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
-    path = tiny_bundle / graph_file("vision_model", "fp32", portable=True)
+    path = tiny_bundle / graph_file("vision_model", "fp32", "portable")
     session = onnxruntime.InferenceSession(str(path), options, providers=[OPENVINO])
     session.run(None, {"pixel_values": np.zeros((1, 3, 32, 32), np.float32)})
     with open(session.end_profiling(), encoding="utf-8") as file:  # noqa: PTH123

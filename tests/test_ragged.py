@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from vlrt.errors import BundleError, ImageError
 from vlrt.files import Settings, read_settings
 from vlrt.image import decode, load_image
-from vlrt.ragged import RaggedProcessor, batches_by_shape, padded
+from vlrt.ragged import RaggedProcessor, batches_by_shape, size_hw
 
 OLD_STYLE = {
     "do_normalize": True, "do_resize": True, "feature_extractor_type": "ViltFeatureExtractor",
@@ -138,7 +138,7 @@ def test_pictures_of_one_shape_are_not_padded():
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=5))
 def test_padding_is_zero_at_the_bottom_and_right_and_masked(shapes_hw):
     pictures = [np.full((3, *hw), n + 1, np.float32) for n, hw in enumerate(shapes_hw)]
-    found = padded(pictures)
+    found = processor().batch(pictures)
     values, mask = found["pixel_values"], found["pixel_mask"]
     assert mask.shape[1:] == values.shape[2:] == tuple(np.max(shapes_hw, axis=0))
     for n, (h, w) in enumerate(shapes_hw):
@@ -146,6 +146,33 @@ def test_padding_is_zero_at_the_bottom_and_right_and_masked(shapes_hw):
         assert mask[n, :h, :w].all()
         assert mask[n].sum() == h * w
         assert np.count_nonzero(values[n]) == 3 * h * w
+
+
+# --- as bytes -------------------------------------------------------------------------------------
+
+
+def test_no_pictures_make_empty_arrays_of_bytes_too():
+    found = processor().as_bytes().inputs([])
+    assert (found["pixel_values"].shape, found["pixel_values"].dtype) == ((0, 0, 0, 3), np.uint8)
+    assert (found["pixel_mask"].shape, found["pixel_mask"].dtype) == ((0, 0, 0), np.uint8)
+
+
+@pytest.mark.parametrize("sizes_wh", [[(640, 480)], [(640, 480), (480, 640), (33, 32)]])
+@pytest.mark.parametrize("mode", ["RGB", "RGBX"])
+def test_bytes_are_the_levels_that_values_are_made_of(mode, sizes_wh):
+    pictures = [picture("RGB", size, seed=n).convert(mode) for n, size in enumerate(sizes_wh)]
+    values, levels = processor().inputs(pictures), processor().as_bytes().inputs(pictures)
+    table = processor().levels.table
+    assert levels["pixel_values"].dtype == levels["pixel_mask"].dtype == np.uint8
+    assert np.array_equal(levels["pixel_mask"], values["pixel_mask"])
+    looked_up = np.stack(
+        [table[channel][levels["pixel_values"][..., channel]] for channel in range(3)], axis=1
+    )
+    seen = values["pixel_mask"][:, None].astype(bool)
+    assert np.array_equal(np.where(seen, looked_up, 0), values["pixel_values"])
+    for one in pictures:
+        shapes = {size_hw(each.pixels(one)) for each in (processor(), processor().as_bytes())}
+        assert len(shapes) == 1
 
 
 # --- batches --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from checkpoints import read_json, write_json
 
 import vlrt
-from vlrt import hardware, session
+from vlrt import hardware, kernels, session
 from vlrt.arena import SMALL_RUNS
 from vlrt.bundle import graph_file
 from vlrt.errors import (
@@ -76,10 +76,10 @@ def test_an_engine_that_lacks_a_dependency_says_which(monkeypatch, tmp_path):
         (ON_CPU, "auto", CPU, "cpu", {}),
         (ON_CPU, "cpu", CPU, "cpu", {}),
         (ON_CUDA, "cpu", CPU, "cpu", {}),
-        (ON_CUDA, "auto", CUDA, "cuda", {"device_id": 0}),
-        (ON_CUDA, "cuda", CUDA, "cuda", {"device_id": 0}),
-        (ON_CUDA, "cuda:0", CUDA, "cuda", {"device_id": 0}),
-        (ON_CUDA, "cuda:13", CUDA, "cuda", {"device_id": 13}),
+        (ON_CUDA, "auto", CUDA, "cuda", {"device_id": "0"}),
+        (ON_CUDA, "cuda", CUDA, "cuda", {"device_id": "0"}),
+        (ON_CUDA, "cuda:0", CUDA, "cuda", {"device_id": "0"}),
+        (ON_CUDA, "cuda:13", CUDA, "cuda", {"device_id": "13"}),
     ],
 )
 def test_devices(monkeypatch, available, device, provider, kind, options):
@@ -189,7 +189,7 @@ def test_a_provider_that_ends_up_inactive_is_an_error(monkeypatch, tmp_path):
 
     pretend_to_open(monkeypatch, FellBack)
     with pytest.raises(ProviderError, match=rf"{CUDA} with .* did not start; active: {CPU}"):
-        Session(tmp_path / "x.onnx", place("cuda"), threads=1)
+        Session(tmp_path / "x.onnx", place("cuda:1"), threads=1)
 
 
 def pretend_to_open(monkeypatch, kind):
@@ -205,14 +205,37 @@ def test_a_provider_that_refuses_its_options_is_not_the_bundles_fault(monkeypatc
     class Refuses:
         def __init__(self, graph, *, enable_fallback, provider_options, **_):
             assert not enable_fallback
-            raise RuntimeError(f"no such option: {provider_options[0]}")
+            raise RuntimeError(f"no such option: gpu={provider_options[0]['gpu']}")
 
     pretend_to_open(monkeypatch, Refuses)
     placement = place(providers=[(CUDA, {"gpu": "x"})])
     with pytest.raises(ProviderError) as caught:
         Session(tmp_path / "x.onnx", placement, threads=1, advice="Upgrade.")
-    expected = f"{CUDA} with {{'gpu': 'x'}} does not start: no such option: {{'gpu': 'x'}}"
-    assert str(caught.value) == expected
+    first, *more = str(caught.value).split(". ", 1)
+    assert first == f"{CUDA} with {{'gpu': 'x'}} does not start: no such option: gpu=x"
+    assert "`vlrt doctor` says" in more[0]
+
+
+@pytest.mark.parametrize(
+    ("why", "expected"),
+    [
+        ("", "active: CPUExecutionProvider. `vlrt doctor` says what is missing"),
+        ("the driver is too old\ntype this", "Provider. the driver is too old\ntype this\n`vlrt"),
+    ],
+)
+def test_why_cuda_does_not_start_is_told_as_doctor_would(monkeypatch, tmp_path, why, expected):
+    class FellBack:
+        def __init__(self, path, **_):
+            pass
+
+        def get_providers(self):
+            return [CPU]
+
+    pretend_to_open(monkeypatch, FellBack)
+    monkeypatch.setattr("vlrt.nvidia.why_not", lambda: why)
+    with pytest.raises(ProviderError) as caught:
+        Session(tmp_path / "x.onnx", place("cuda"), threads=1)
+    assert expected in str(caught.value)
 
 
 def test_a_graph_that_a_provider_does_not_take_is_told_with_both(monkeypatch, tmp_path):
@@ -231,7 +254,7 @@ def test_a_graph_that_a_provider_does_not_take_is_told_with_both(monkeypatch, tm
     with pytest.raises(BundleError) as caught:
         Session(tmp_path / "x.onnx", place("cuda"), threads=1, advice="Upgrade.")
     first, second, third = str(caught.value).splitlines()
-    assert first.endswith(f"x.onnx on {CUDA} with {{'device_id': 0}}: no such operator")
+    assert first.endswith(f"x.onnx on {CUDA}: no such operator")
     assert second.startswith(f"{CUDA} itself starts: it may not take what is in this graph")
     assert third == "Upgrade."
 
@@ -285,7 +308,7 @@ def test_the_trial_graphs_are_what_they_are_said_to_be():
         [helper.make_tensor_value_info("y", types.FLOAT, [1])],
     )
     opsets = [helper.make_opsetid("", 13)]
-    for found, graph in ((session._FOUR_PRODUCTS, products), (session._ONE_SUM, one_sum)):
+    for found, graph in ((kernels._FOUR_PRODUCTS, products), (session._ONE_SUM, one_sum)):
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         assert onnx.load_from_string(found) == model
 
@@ -293,7 +316,7 @@ def test_the_trial_graphs_are_what_they_are_said_to_be():
 def test_products_are_tried_and_agree_with_the_processors_features():
     if hardware.int8_kernels() == "unknown":
         pytest.skip("this system hides its processor's features")
-    assert session.products_saturate() == (hardware.int8_kernels() == hardware.SATURATING)
+    assert kernels.products_saturate() == (hardware.int8_kernels() == hardware.SATURATING)
 
 
 @pytest.mark.parametrize(
@@ -308,9 +331,9 @@ def test_products_are_tried_and_agree_with_the_processors_features():
     ],
 )
 def test_the_trial_has_the_last_word_on_kernels(monkeypatch, saturate, named, expected):
-    monkeypatch.setattr(session, "products_saturate", lambda: saturate)
+    monkeypatch.setattr(kernels, "products_saturate", lambda: saturate)
     monkeypatch.setattr(hardware, "int8_kernels", lambda: named)
-    assert session.int8_kernels() == expected
+    assert kernels.int8_kernels() == expected
 
 
 @pytest.mark.parametrize(
@@ -320,16 +343,16 @@ def test_the_trial_has_the_last_word_on_kernels(monkeypatch, saturate, named, ex
 def test_on_windows_the_trial_tells_what_the_system_does_not(
     monkeypatch, machine, saturate, expected
 ):
-    monkeypatch.setattr(session, "products_saturate", lambda: saturate)
+    monkeypatch.setattr(kernels, "products_saturate", lambda: saturate)
     monkeypatch.setattr(hardware, "cpu_features", list)
     monkeypatch.setattr(platform, "system", lambda: "Windows")
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert session.int8_kernels() == expected
+    assert kernels.int8_kernels() == expected
 
 
 def test_exact_products_reach_onnx_runtime_and_change_no_exact_result(tiny_bundle):
     """Where nothing saturates, the entry costs time alone."""
-    if session.products_saturate():
+    if kernels.products_saturate():
         pytest.skip("this processor's products saturate, so that results differ")
     pixels = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
     found = {}
@@ -427,9 +450,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vlrt import session
+from vlrt import kernels, session
 
-print(session.int8_kernels())
+print(kernels.int8_kernels())
 for path in sys.argv[1:]:
     for exact in (False, True):
         made = session.Session(Path(path), session.place("cpu"), threads=1, exact_products=exact)
@@ -461,8 +484,8 @@ def test_on_a_processor_without_vnni_8_bit_weights_need_exact_products(
     command = [EMULATOR, "-cpu", processor, sys.executable, "-c", PRODUCTS, *paths]
     environment = os.environ | {"OPENBLAS_CORETYPE": processor}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    kernels, *lines = done.stdout.splitlines()
-    assert (kernels == hardware.SATURATING) == saturates
+    found, *lines = done.stdout.splitlines()
+    assert (found == hardware.SATURATING) == saturates
     found = [json.loads(line) for line in lines]
     for (kind, bits), right, default, exact in zip(
         kinds, expected, found[0::2], found[1::2], strict=True
@@ -484,7 +507,7 @@ def test_weights_alone_in_few_bits_give_the_right_products_here(tmp_path, bits):
 @pytest.mark.parametrize("bits", [8, 7])
 def test_products_on_this_processor_are_right_as_load_sets_them(tmp_path, static, bits):
     expected = write_product(tmp_path / "x.onnx", static=static, bits=bits)
-    exact = session.int8_kernels() == hardware.SATURATING
+    exact = kernels.int8_kernels() == hardware.SATURATING
     made = Session(tmp_path / "x.onnx", place("cpu"), threads=1, exact_products=exact)
     found = made.run({"x": np.ones((3, 32), np.float32)})["y"]
     np.testing.assert_allclose(found, np.tile(expected, (3, 1)), rtol=1e-5)
@@ -749,7 +772,7 @@ def test_memory_is_kept_on_the_cpu_alone(monkeypatch, tmp_path):
     asked = []
 
     class OnCuda:
-        get_inputs = get_outputs = list
+        get_inputs = get_outputs = get_provider_graph_assignment_info = list
 
         def __init__(self, graph, *, sess_options, **_):
             asked.append(sess_options.enable_cpu_mem_arena)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vlrt
-from vlrt import cli, hardware, session, tuned
+from vlrt import cli, hardware, kernels, session, tuned
 from vlrt.bundle import open_bundle
 from vlrt.errors import OptionError
 from vlrt.load import decide
@@ -36,7 +36,7 @@ def tuning(path=Path("x.json"), **changes):
 
 def here():
     """The conditions of this process."""
-    return tuned.conditions(session.int8_kernels(), session.engine().__version__)
+    return tuned.conditions(kernels.int8_kernels(), session.engine().__version__)
 
 
 def write(source, *, chosen=ONE, default=TWO, conditions=None, **more):
@@ -352,10 +352,10 @@ def test_doctor_counts_the_bundles_that_were_tuned(tiny_bundle, folder, capsys, 
 
 def test_products_that_saturate_are_exact_all_the_same(tiny_bundle, folder):
     bundle = open_bundle(tiny_bundle)
-    kernels = hardware.SATURATING
-    conditions = here()._replace(int8_kernels=kernels)
+    slow = hardware.SATURATING
+    conditions = here()._replace(int8_kernels=slow)
     write(tiny_bundle, conditions=conditions)
-    plan = decide(bundle, ("vision_model", "text_model"), place("cpu"), kernels)
+    plan = decide(bundle, ("vision_model", "text_model"), place("cpu"), slow)
     assert plan.choice.precision == "int8"
     assert plan.choice.exact_products
     assert "computed exactly, which is slow" in plan.choice.reason
@@ -388,7 +388,7 @@ def test_a_load_that_may_go_anywhere_goes_where_it_is_fastest(
     assert plan.placement.provider == provider
     moved = provider != CUDA
     assert plan.placement.reason == (f"auto: {made}" if moved else placement.reason)
-    assert plan.choice.portable == (provider == OPENVINO)
+    assert plan.choice.form == ("portable" if provider == OPENVINO else "")
 
 
 def test_a_provider_with_options_of_its_own_may_be_another_device(tiny_bundle, folder):
@@ -396,5 +396,5 @@ def test_a_provider_with_options_of_its_own_may_be_another_device(tiny_bundle, f
     components = ("vision_model", "text_model")
     for options, fits in (({}, True), ({"device_type": "GPU"}, False)):
         placement = Placement(((OPENVINO, options),), "given")
-        plan = decide(open_bundle(tiny_bundle), components, placement, session.int8_kernels())
+        plan = decide(open_bundle(tiny_bundle), components, placement, kernels.int8_kernels())
         assert ("not as tuned" not in plan.choice.reason) == fits

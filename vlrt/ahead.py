@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlrt.errors import ImageError
 from vlrt.image import ImageInput, decode
-from vlrt.ragged import Pixels, RaggedProcessor
+from vlrt.levels import Pixels
+from vlrt.ragged import RaggedProcessor
 from vlrt.stream import Stream
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def read_each(
             threads to be resized in.
 
     Yields:
-        Each source with its pixels, float32 [3, H, W], or why it could not be read.
+        Each source with its pixels, as `RaggedProcessor.pixels` makes them, or why it could not be
+        read.
     """
     side = processor.shorter_side if info["decode"] == "fast" else None
 

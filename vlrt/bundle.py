@@ -44,8 +44,14 @@ SUFFIXES = {
     "bnb4": "_bnb4",
 }
 
-# Behind the precision's: a graph of plain operators alone, for providers that know no others.
-PORTABLE = "_portable"
+# Other forms of a graph, with the same weights, for providers that are not ONNX Runtime's own for
+# the CPU: of plain operators alone, for those that know no others; and of the operators that are
+# fast on CUDA, which takes pictures as bytes. Their names are keys of a variant in the manifest,
+# and stand behind the precision in a file's name.
+PORTABLE, FOR_CUDA = "portable", "cuda"
+FORMS = (PORTABLE, FOR_CUDA)
+# The product of pictures and labels, which is no component: a GPU may take it from NumPy.
+SIMILARITY = "onnx/similarity.onnx"
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Bundle:
         root: the directory that holds (or, from the hub, will hold) its files.
         config, preprocessor, tokenizer: the settings files.
         variants: component -> precision -> its files, the graph first, then its external data.
-        portable: the same, of graphs of plain operators alone, where the manifest lists such.
+        forms: form -> the same, of graphs in that form, where the manifest lists such.
         manifest: the content of `vlrt.json`, or None for a foreign repository.
         values: numbers that no graph holds, such as `logit_scale`.
         origin: the place on the hub, or None for a local directory.
@@ -81,7 +87,7 @@ class Bundle:
     manifest: Settings | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     origin: Origin | None = None
-    portable: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    forms: Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]] = field(default_factory=dict)
 
     @property
     def precisions(self) -> list[str]:
@@ -131,14 +137,14 @@ class Bundle:
         return self.variants[component][precision]
 
     def fetch(
-        self, components: tuple[str, ...], precision: str, *, portable: bool = False
+        self, components: tuple[str, ...], precision: str, *, form: str = ""
     ) -> dict[str, Path]:
         """Make the files of one precision local and check them against the manifest.
 
         Args:
             components: which.
             precision: which of those that they have.
-            portable: those of plain operators alone, which all of them must have.
+            form: one of `FORMS`, which all of them must have; or none of them.
 
         Returns:
             component -> path of its graph.
@@ -148,8 +154,8 @@ class Bundle:
             IntegrityError: a file is not the one that the manifest describes.
         """
         wanted = {
-            component: self.portable[component][precision]
-            if portable
+            component: self.forms[form][component][precision]
+            if form
             else self.files(component, precision)
             for component in components
         }
@@ -161,6 +167,26 @@ class Bundle:
             for name in names:
                 self.verify(name)
         return {component: self.root / names[0] for component, names in wanted.items()}
+
+    def fetch_similarity(self) -> Path:
+        """Make the graph of similarities local and check it.
+
+        Raises:
+            BundleError: there is none, or it is not the one that the manifest describes.
+        """
+        if self.manifest is None or "similarity" not in self.manifest:
+            raise BundleError(
+                f"{self.name} has no graph of similarities ({SIMILARITY}): its family has none, or "
+                "it is foreign or of an older vlrt; export it again, or load it with "
+                "similarity='numpy'"
+            )
+        (name, *more) = _file_names(self.manifest.section("similarity"))
+        if self.origin is not None:
+            from vlrt import hub
+
+            hub.download(self.origin, [name, *more])
+        self.verify(inside(self.root, name).relative_to(self.root).as_posix())
+        return self.root / name
 
     def verify(self, name: str) -> None:
         """Check one file against the manifest, if there is one.
@@ -215,14 +241,15 @@ def open_bundle(
     manifest = _read_manifest(root) if MANIFEST in names else None
     if manifest is not None:
         variants = _listed_variants(manifest)
-        portable = _listed_variants(manifest, portable=True)
+        forms = {form: _listed_variants(manifest, form) for form in FORMS}
         values = _numbers(manifest.section("values"))
     else:
-        variants, portable, values = _found_variants(names), {}, {}
-    for by_precision in (*variants.values(), *portable.values()):
-        for files in by_precision.values():
-            for name in files:
-                inside(root, name)
+        variants, forms, values = _found_variants(names), {}, {}
+    for by_component in (variants, *forms.values()):
+        for by_precision in by_component.values():
+            for files in by_precision.values():
+                for name in files:
+                    inside(root, name)
     if not variants:
         raise BundleNotFoundError(
             f"{source} holds no ONNX graphs (onnx/*.onnx); if it is a PyTorch checkpoint, make a "
@@ -238,7 +265,7 @@ def open_bundle(
         manifest=manifest,
         values=values,
         origin=origin,
-        portable=portable,
+        forms=forms,
     )
     for name in SETTINGS_FILES:
         bundle.verify(name)
@@ -253,9 +280,9 @@ def split_name(stem: str) -> tuple[str, str]:
     return stem, "fp32"
 
 
-def graph_file(component: str, precision: str, *, portable: bool = False) -> str:
-    """The file name of a component's graph in a precision, or of its portable form."""
-    return f"onnx/{component}{SUFFIXES[precision]}{PORTABLE if portable else ''}.onnx"
+def graph_file(component: str, precision: str, form: str = "") -> str:
+    """The file name of a component's graph in a precision, or of one of its `FORMS`."""
+    return f"onnx/{component}{SUFFIXES[precision]}{form and f'_{form}'}.onnx"
 
 
 def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
@@ -268,10 +295,12 @@ def write_manifest(root: Path, content: Mapping[str, Any]) -> None:
     names = [*SETTINGS_FILES]
     for component in content["components"].values():
         for variant in component["variants"].values():
-            names += variant["files"] + variant.get("portable", {}).get("files", [])
+            names += variant["files"]
+            names += [name for form in FORMS for name in variant.get(form, {}).get("files", [])]
+    names += content.get("similarity", {}).get("files", [])
     files = {
         name: {"size": (root / name).stat().st_size, "sha256": file_sha256(root / name)}
-        for name in names
+        for name in dict.fromkeys(names)
     }
     manifest = {"format_version": FORMAT_VERSION, **content, "files": files}
     (root / MANIFEST).write_text(
@@ -297,17 +326,15 @@ def _read_manifest(root: Path) -> Settings:
     return manifest
 
 
-def _listed_variants(
-    manifest: Settings, *, portable: bool = False
-) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Component -> precision -> files, of the graphs themselves or of those that are portable."""
+def _listed_variants(manifest: Settings, form: str = "") -> dict[str, dict[str, tuple[str, ...]]]:
+    """Component -> precision -> files, of the graphs themselves or of those in a form."""
     components = manifest.section("components")
     variants: dict[str, dict[str, tuple[str, ...]]] = {}
     for component in components:
         listed = components.section(component).section("variants")
         entries = {precision: listed.section(precision) for precision in listed}
-        if portable:
-            entries = {p: e.section("portable") for p, e in entries.items() if "portable" in e}
+        if form:
+            entries = {p: e.section(form) for p, e in entries.items() if form in e}
         variants[component] = {p: _file_names(entry) for p, entry in entries.items()}
     return variants
 
@@ -330,8 +357,8 @@ def _found_variants(names: list[str]) -> dict[str, dict[str, tuple[str, ...]]]:
     variants: dict[str, dict[str, tuple[str, ...]]] = {}
     for name in fnmatch.filter(names, "onnx/*.onnx"):
         stem = PurePosixPath(name).stem
-        if stem.endswith(PORTABLE):  # of no use without the manifest, which says what it belongs to
-            continue
+        if name == SIMILARITY or stem.endswith(tuple(f"_{form}" for form in FORMS)):
+            continue  # of no use without the manifest, which says what it belongs to
         component, precision = split_name(stem)
         data = fnmatch.filter(names, f"{name}_data*")
         variants.setdefault(component, {})[precision] = (name, *data)

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlrt import hardware
-from vlrt.bundle import Bundle
+from vlrt.bundle import FOR_CUDA, PORTABLE, Bundle
 from vlrt.errors import PrecisionError
 
 # Variants whose matrix products are made of integers, and so may saturate; uint8 weights do not.
 _INTEGER = ("int8", "quantized")
 # Weights alone are small: they save memory, and are unpacked again at every use. First the best.
 _WEIGHT_ONLY = ("int8w", "int4w", "q4", "q4f16", "q2", "q1", "bnb4")
-# What runs well on a kind of device, first the best. int8 has no kernels on CUDA, and OpenVINO
-# brings its own precision to an fp32 graph. Any other provider gets the exact variant.
+# What runs well on a kind of device, first the best. OpenVINO brings its own precision to an fp32
+# graph. Any other provider gets the exact variant.
 _OWN_KERNELS = ("cpu", "cuda")
 _PREFERRED = {"cuda": ("fp16", "fp32", *_WEIGHT_ONLY)}
 _EXACT = ("fp32", "fp16")
@@ -26,13 +26,13 @@ class Choice:
         precision: as the bundle calls it.
         reason: why, in words.
         exact_products: as `Session` takes it.
-        portable: the graphs of plain operators, which the bundle has for it.
+        form: which of `vlrt.bundle.FORMS` of its graphs, which the bundle has; "" for none.
     """
 
     precision: str
     reason: str
     exact_products: bool = False
-    portable: bool = False
+    form: str = ""
 
 
 def choose_precision(
@@ -66,9 +66,10 @@ def choose_precision(
     if not held:
         raise PrecisionError(f"{bundle.name} has no precision that all its components share")
     # The fused operators are ONNX Runtime's own; OpenVINO takes some for others, and crashes.
-    portable = bundle.manifest is not None and kind not in _OWN_KERNELS
-    if portable:
+    if bundle.manifest is not None and kind not in _OWN_KERNELS:
         held = _portable(bundle, components, held, requested, kind)
+    if kind == "cuda":
+        held = _on_cuda(bundle, components, held, requested)
     if requested == "auto":
         precision, reason = _automatic(bundle, components, held, kind, kernels)
     elif requested in held:
@@ -77,7 +78,6 @@ def choose_precision(
         raise PrecisionError(
             f"{bundle.name} has no precision {requested!r}; it has: {', '.join(held)}"
         )
-    # On any kind of device: what a provider has no kernels for, such as int8 on CUDA, the CPU does.
     if _saturates(bundle, components, precision, kernels):
         return Choice(
             precision,
@@ -85,14 +85,50 @@ def choose_precision(
             "computed exactly, which is slow",
             exact_products=True,
         )
-    return Choice(precision, reason, portable=portable)
+    return Choice(precision, reason, form=_form(bundle, components, precision, kind))
+
+
+def _form(bundle: Bundle, components: Sequence[str], precision: str, kind: str) -> str:
+    """The form of a precision's graphs that suits a kind of device.
+
+    What was exported before there was one for CUDA is taken as it is.
+    """
+    if bundle.manifest is None or kind == "cpu":
+        return ""
+    form = FOR_CUDA if kind == "cuda" else PORTABLE
+    there = bundle.forms.get(form, {})
+    return form if all(precision in there.get(name, ()) for name in components) else ""
+
+
+def runs_on_cuda(bundle: Bundle, components: Sequence[str]) -> list[str]:
+    """The precisions that all of some components have and that CUDA has kernels for.
+
+    It has none for the products of vlrt's int8 (MatMulIntegerToFloat, DynamicQuantizeMatMul). What
+    foreign graphs are made of is not known here; `Session` sees where their nodes run.
+    """
+    held = bundle.held(components)
+    return [p for p in held if bundle.manifest is None or p not in _INTEGER]
+
+
+def _on_cuda(
+    bundle: Bundle, components: Sequence[str], held: Sequence[str], requested: str
+) -> list[str]:
+    fit = runs_on_cuda(bundle, components)
+    if not fit or requested in set(held) - set(fit):
+        there = f"valid: {', '.join(fit)}" if fit else "export it again with fp16 or fp32"
+        raise PrecisionError(
+            f"{bundle.name} in int8 is for the CPU: its products have no kernels on CUDA, and "
+            f"would run beside it; {there}"
+        )
+    return fit
 
 
 def _portable(
     bundle: Bundle, components: Sequence[str], held: Sequence[str], requested: str, kind: str
 ) -> list[str]:
     """The precisions that a bundle of vlrt's has graphs of plain operators for."""
-    plain = [p for p in held if all(p in bundle.portable.get(name, ()) for name in components)]
+    listed = bundle.forms.get(PORTABLE, {})
+    plain = [p for p in held if all(p in listed.get(name, ()) for name in components)]
     if not plain or requested in set(held) - set(plain):
         there = f"valid: {', '.join(plain)}" if plain else "export it again with fp32 or fp16"
         asked = f"{bundle.name} in {requested}" if requested in held else bundle.name

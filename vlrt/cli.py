@@ -123,6 +123,24 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--offline", action="store_true", help="use only the hub's cache")
     verb.add_argument("--json", action="store_true", help="the manifest as it stands")
 
+    verb = add_verb(
+        verbs, "warmup", _warmup, "run a bundle once in each shape, and say what that took"
+    )
+    verb.add_argument("model", metavar="bundle", help="directory, or owner/name on the hub")
+    options.add_load_options(verb)
+    verb.add_argument(
+        "--batch-size", type=options.count, nargs="+", default=[1], metavar="B",
+        help="sizes of batches (default 1)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--size", type=options.size_wh, nargs="+", default=[(640, 480)], metavar="WxH",
+        help="of pictures; ViLT keeps their shape (default 640x480)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--tokens", type=options.count, nargs="+", metavar="N",
+        help="of texts (default: on a GPU all lengths that texts are padded to)",
+    )  # fmt: skip
+
     add_verb(verbs, "doctor", _doctor, "say what this machine can run, and what is missing")
     add_verb(verbs, "export", lambda _: 0, "turn a Hugging Face checkpoint into a bundle")
     add_verb(verbs, "bench", lambda _: 0, "measure speed, accuracy and footprint, and compare them")
@@ -208,6 +226,21 @@ def _info(args: argparse.Namespace) -> int:
         print(json.dumps(dict(bundle.manifest), indent=2))
         return 0
     print("\n".join(describe.describe(bundle)))
+    return 0
+
+
+def _warmup(args: argparse.Namespace) -> int:
+    model = options.load(args, "warmup")
+    sizes_hw = [(height, width) for width, height in args.size]
+    rows = model.warmup(args.batch_size, sizes_hw=sizes_hw, lengths=args.tokens)
+    print(f"{model.info['precision']} on {model.info['provider']}: {model.info['provider_reason']}")
+    for row in rows:
+        size = f"{row.size_hw[1]}x{row.size_hw[0]}" if row.size_hw else ""
+        tokens = f"{row.tokens} tokens" if row.tokens else ""
+        print(
+            f"{row.batch_size:4} {row.what:<18} {size:<10} {tokens:<10} "
+            f"first {row.first_s * 1000:9.1f} ms, then {row.next_s * 1000:8.1f} ms"
+        )
     return 0
 
 

@@ -32,16 +32,34 @@ def add_model_options(
     verb.add_argument(
         "--model", required=True, help="bundle: a directory, or owner/name on the hub"
     )
+    add_load_options(verb)
+    verb.add_argument(
+        "--batch-size", type=count, default=batch_size,
+        help=f"{unit} in a run (default {batch_size})",
+    )  # fmt: skip
+
+
+def add_load_options(verb: argparse.ArgumentParser) -> None:
+    """Options for loading a model."""
     verb.add_argument("--precision", default="auto", help="auto, fp32, fp16, int8, ...")
-    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, tensorrt")
     verb.add_argument("--provider", action="append", help="an ONNX Runtime provider, by its name")
     verb.add_argument("--threads", type=count, help="threads (all CPUs of this process if absent)")
     verb.add_argument("--no-spinning", action="store_true", help="idle threads sleep at once")
     verb.add_argument("--decode", default="exact", help="exact, or fast: large JPEGs at less size")
     verb.add_argument(
-        "--batch-size", type=count, default=batch_size,
-        help=f"{unit} in a run (default {batch_size})",
+        "--memory-limit", type=count, metavar="MIB",
+        help="on CUDA, what each graph may take of the GPU's memory",
     )  # fmt: skip
+    verb.add_argument(
+        "--cuda-graph", action="store_true",
+        help="on CUDA, record the first run of each shape and replay it",
+    )  # fmt: skip
+    verb.add_argument(
+        "--similarity", default="numpy",
+        help="numpy, or device: compare pictures with labels on the GPU (thousands of labels)",
+    )  # fmt: skip
+    verb.add_argument("--engine-cache", metavar="FOLDER", help="where TensorRT keeps its engines")
     verb.add_argument("--revision", help="branch, tag or commit on the hub")
     verb.add_argument("--offline", action="store_true", help="use only the hub's cache")
     verb.add_argument(
@@ -63,6 +81,14 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def size_wh(text: str) -> tuple[int, int]:
+    """Read WIDTHxHEIGHT in pixels."""
+    width, cross, height = text.partition("x")
+    if not cross:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT")
+    return count(width), count(height)
 
 
 def named_number(text: str) -> tuple[str, float]:
@@ -95,6 +121,10 @@ def load(args: argparse.Namespace, method: str) -> Any:
         spinning=not args.no_spinning,
         decode=args.decode,
         values=dict(args.value),
+        memory_limit=args.memory_limit,
+        cuda_graph=args.cuda_graph,
+        engine_cache=args.engine_cache,
+        similarity=args.similarity,
     )
     if not hasattr(model, method):
         raise OptionError(

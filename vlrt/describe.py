@@ -8,8 +8,9 @@ from vlrt import hardware
 from vlrt.bundle import Bundle
 from vlrt.errors import VlrtError
 from vlrt.files import Settings
+from vlrt.kernels import int8_kernels
 from vlrt.load import components_of, decide, import_family
-from vlrt.session import int8_kernels, place
+from vlrt.session import place
 
 Parity = Mapping[str, Mapping[str, float]]
 

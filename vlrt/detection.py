@@ -57,15 +57,34 @@ class View(NamedTuple):
     """One picture as a set of labels sees it.
 
     Attributes:
-        logits: float32 [P, N], place by label.
+        logits: float32 [P, N], place by label; empty where a GPU kept them and gave the best alone.
         pred_boxes: float32 [P, 4], (centre x, centre y, width, height) in 0..1 of what the model
             saw.
         size_hw: (height, width) of the original picture in pixels.
+        best: what the best of each place is, if that was found already.
     """
 
     logits: Float
     pred_boxes: Float
     size_hw: tuple[int, int]
+    best: "Best | None" = None
+
+    def best_of_each(self) -> "Best":
+        """Which label is the best of each place, and its logit."""
+        return best_of(self.logits) if self.best is None else self.best
+
+
+class Best(NamedTuple):
+    """Of each place the best label, intp [P], and its logit, float32 [P]."""
+
+    label_ids: Index
+    logits: Float
+
+
+def best_of(logits: Float) -> Best:
+    """The best of each row of logits [P, N], the first of equals."""
+    label_ids = logits.argmax(axis=1)
+    return Best(label_ids, logits[np.arange(len(logits)), label_ids])
 
 
 class Selected(NamedTuple):
@@ -136,7 +155,9 @@ def class_logits(class_embeds: Float, shift: Float, scale: Float, queries: Float
     return logits
 
 
-def select(logits: Float, boxes: Float, limits: Float, options: Options) -> Selected:
+def select(
+    logits: Float, boxes: Float, limits: Float, options: Options, best: Best | None = None
+) -> Selected:
     """The objects among all places.
 
     By default each place has its best label, whose limit its score must exceed (strictly), as in
@@ -144,20 +165,21 @@ def select(logits: Float, boxes: Float, limits: Float, options: Options) -> Sele
     every place, as in transformers' pipeline.
 
     Args:
-        logits: float32 [P, N].
+        logits: float32 [P, N]; not looked at where `best` is given, but with `multi_label`.
         boxes: float32 [P, 4], (x0, y0, x1, y1) in pixels.
         limits: float32 [N], the score that each label must exceed.
         options: what else to keep or leave out.
+        best: of each place, if that is known.
     """
     if options.multi_label:
         every = sigmoid(logits.T)
         label_ids, places = np.nonzero(every > limits[:, None])
         scores = every[label_ids, places]
     else:
-        best = logits.argmax(axis=1)
-        best_scores = sigmoid(logits[np.arange(len(logits)), best])
-        places = np.flatnonzero(best_scores > limits[best])
-        label_ids, scores = best[places], best_scores[places]
+        all_ids, best_logits = best_of(logits) if best is None else best
+        best_scores = sigmoid(best_logits)
+        places = np.flatnonzero(best_scores > limits[all_ids])
+        label_ids, scores = all_ids[places], best_scores[places]
     boxes = boxes[places]
     groups = None if options.class_agnostic else label_ids
     if options.soft_nms is not None:

@@ -86,8 +86,21 @@ class Towers:
                 yield from batch.each(self._run(batch, at, what))
                 at += len(batch.sources)
 
-    def views(self, images: Iterable[Picture], labels: LabelSet, batch_size: int) -> Stream[View]:
-        """Show every picture to a label set (see `encode`)."""
+    def views(
+        self,
+        images: Iterable[Picture],
+        labels: LabelSet,
+        batch_size: int,
+        *,
+        every: bool = False,  # noqa: ARG002  which matters where they are fetched from a GPU
+    ) -> Stream[View]:
+        """Show every picture to a label set (see `encode`).
+
+        Args:
+            images, batch_size: as `encode` takes them.
+            labels: the N labels.
+            every: whether the logits of all labels are wanted, and not of the best alone.
+        """
         return self._views(self.encode(images, batch_size), labels)
 
     def _views(self, stream: Stream[EncodedImage], labels: LabelSet) -> Stream[View]:
@@ -104,7 +117,7 @@ class Towers:
             logits = class_logits(
                 image.class_embeds, image.logit_shift, image.logit_scale, labels.embeds
             )
-            check_finite({"logits": logits}, _title("picture", at, source))
+            check_finite({"logits": logits}, title("picture", at, source))
             yield source, View(logits, image.pred_boxes, image.size_hw)
 
     def _run(self, batch: Batch, at: int, what: str) -> Iterator[EncodedImage]:
@@ -115,11 +128,10 @@ class Towers:
         axes = _VISION if objectness is None else _VISION | {"objectness_logits": "BP"}
         graph = f"the vision_model of {self._name}"
         check_outputs(graph, outputs, axes, B=len(batch.sizes_hw))
-        positions = [n for n, error in enumerate(batch.errors) if error is None]
-        for row, (position, size_hw) in enumerate(zip(positions, batch.sizes_hw, strict=True)):
+        for row, (position, size_hw) in enumerate(zip(batch.readable, batch.sizes_hw, strict=True)):
             # Copies, so that one picture that is kept does not keep its batch.
             own = {name: outputs[name][row].copy() for name in axes}
-            check_finite(own, _title(what, at + position, batch.sources[position]))
+            check_finite(own, title(what, at + position, batch.sources[position]))
             yield EncodedImage(
                 class_embeds=own["image_class_embeds"],
                 logit_shift=own["logit_shift"],
@@ -184,11 +196,12 @@ class OneGraph:
                 axes, labels = {"logits": "BPN", "pred_boxes": "BP4"}, len(tokens["input_ids"])
                 check_outputs(f"the graph of {self._name}", outputs, axes, B=1, N=labels)
                 used = {name: outputs[name][0] for name in axes}
-                check_finite(used, _title("picture", at, batch.sources[0]))
+                check_finite(used, title("picture", at, batch.sources[0]))
                 views.append(View(**used, size_hw=size_hw))
             yield from batch.each(views)
 
 
-def _title(what: str, position: int, source: Picture) -> str:
+def title(what: str, position: int, source: Picture) -> str:
+    """What to call a picture in errors."""
     file = f" ({str(source)!r:.200})" if isinstance(source, str | os.PathLike) else ""
     return f"{what} {position}{file}"

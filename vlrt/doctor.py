@@ -2,20 +2,24 @@
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
-from vlrt import hardware, jpeg, tuned
+from vlrt import doctor_nvidia, hardware, jpeg, nvidia, tuned
 from vlrt.errors import EngineMissingError, ProviderError
-from vlrt.session import CPU, Placement, engine, int8_kernels, start
+from vlrt.kernels import int8_kernels
+from vlrt.nvidia_driver import Facts
+from vlrt.session import CPU, CUDA, TENSORRT, Placement, engine, preload, start
 
 _BASE = ("numpy", "pillow", "tokenizers", "huggingface_hub")
+# ONNX Runtime's levels of what it prints; the first is its default.
+_WARNINGS, _ERRORS_ONLY, _SILENT = 2, 3, 4
 _EXTRAS = {
     "fast-decode": ("simplejpeg",),
     "export": ("torch", "transformers", "optimum", "onnx", "safetensors"),
 }
-_ENGINES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 
 def report() -> tuple[list[str], bool]:
@@ -45,39 +49,90 @@ def _tuned() -> str:
 
 
 def _engine_lines() -> tuple[list[str], bool]:
-    installed = [name for name in _ENGINES if _version(name)]
+    preloading = _preload()  # first, so that what it loads is found
+    examined = nvidia.examine()
+    findings = nvidia.diagnose(*examined)
+    listed = examined.installed
+    advised = any(finding.kind == "build" for finding in findings)  # in NVIDIA's section
+    starts: dict[int, str | None] = {}
     try:
         ort = engine()
-    except EngineMissingError as error:
-        return [f"onnxruntime   MISSING: {error}"], False
-    lines = [f"onnxruntime   {ort.__version__} from {', '.join(installed) or 'an unknown package'}"]
-    kernels = int8_kernels()
-    lines.append(f"  int8 kernels {kernels}: {hardware.MEANINGS[kernels]}")
-    healthy = True
-    if len(installed) > 1:
+    except ImportError as error:
+        why = _why_not_imported(error, listed, advised=advised)
+        lines, healthy = [f"onnxruntime   {why}"], False
+    else:
+        source = ", ".join(listed) or "an unknown package"
+        kernels = int8_kernels()
+        lines = [
+            f"onnxruntime   {ort.__version__} from {source}",
+            f"  int8 kernels {kernels}: {hardware.MEANINGS[kernels]}",
+        ]
+        available = ort.get_available_providers()
+        if CUDA in available:
+            explained = any(finding.fatal for finding in findings)
+            starts = _starts_of_cuda(examined.facts, explained=explained)
+        healthy = True
+        for provider in available:
+            problem = _why_no_cuda(starts) if provider == CUDA else _start(provider)
+            state = "starts" if problem is None else f"DOES NOT START: {problem}"
+            if problem and provider == TENSORRT:  # whose own words are long, and of no help
+                state = "does not start, and CUDA does not need it; see below"
+            lines.append(f"  {provider}: {state}")
+            healthy &= problem is None or provider != CPU
+    if len(listed) > 1:
         healthy = False
-        lines.append(
-            f"  PROBLEM: {' and '.join(installed)} overwrite each other; keep one: "
-            f"pip uninstall {' '.join(installed)}, then install one of them again"
-        )
-    for provider in ort.get_available_providers():
-        problem = _start(provider)
-        lines.append(
-            f"  {provider}: {'starts' if problem is None else 'DOES NOT START: ' + problem}"
-        )
-        healthy &= problem is None or provider != CPU
-    if "onnxruntime-gpu" not in installed:
-        lines.append('  for NVIDIA GPUs, replace it: pip uninstall onnxruntime; '
-                     'pip install "vlrt[gpu]"')  # fmt: skip
-    return lines, healthy
+        if not advised:
+            lines.append(
+                f"  PROBLEM: {' and '.join(listed)} overwrite each other; keep one: "
+                f"pip uninstall {' '.join(listed)}, then install one of them again"
+            )
+    said, works = doctor_nvidia.section(examined, findings, starts, preloading)
+    return [*lines, *said], healthy and works
 
 
-def _start(provider: str) -> str | None:
-    """None, or why a provider did not start."""
+def _why_not_imported(error: ImportError, listed: Mapping[str, str], *, advised: bool) -> str:
+    if not listed and isinstance(error, EngineMissingError):
+        return f"MISSING: {error}"
+    why = "its files are gone" if isinstance(error, EngineMissingError) else str(error)
+    if advised or len(listed) != 1:
+        return f"BROKEN: {why}"
+    package = "".join(f"{name}=={number}" for name, number in listed.items())
+    return f"BROKEN: {why}; install it again: pip install --force-reinstall --no-deps {package}"
+
+
+def _preload() -> str:
+    """What ONNX Runtime says when it loads the NVIDIA libraries that pip installed."""
     try:
-        start(Placement(((provider, {}),), "doctor"))
+        return preload()
+    except ImportError:  # of which the report tells
+        return ""
+
+
+def _starts_of_cuda(facts: Facts, *, explained: bool) -> dict[int, str | None]:
+    """Why CUDA does not start on each GPU, None where it does; of the first if none is known.
+
+    ONNX Runtime prints the reason, which it does not raise, unless it is `explained` already.
+    """
+    indices = [device.index for device in facts.devices] or [0]
+    level = _SILENT if explained else _ERRORS_ONLY
+    return {index: _start(CUDA, {"device_id": index}, level) for index in indices}
+
+
+def _why_no_cuda(starts: Mapping[int, str | None]) -> str | None:
+    return None if None in starts.values() else "see below"
+
+
+def _start(
+    provider: str, options: Mapping[str, Any] | None = None, level: int = _SILENT
+) -> str | None:
+    """None, or why a provider did not start."""
+    engine().set_default_logger_severity(level)
+    try:
+        start(Placement(((provider, options or {}),), "doctor"))
     except ProviderError as error:
         return str(error).splitlines()[0]
+    finally:
+        engine().set_default_logger_severity(_WARNINGS)
     return None
 
 

@@ -184,8 +184,8 @@ class ByExample(ABC):
 
         def found(view: View) -> Detections:
             corners = geometry.center_to_corners(view.pred_boxes)
-            nearest = view.logits.argmax(axis=1)
-            scores = sigmoid(view.logits.max(axis=1))
+            nearest, logits = view.best_of_each()
+            scores = sigmoid(logits)
             places, alphas = detection.guided(corners, scores, lowest, options)
             boxes = self.processor.to_pixels(corners[places], view.size_hw)
             return Detections(

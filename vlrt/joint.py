@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vlrt.ahead import read_each
 from vlrt.checks import check_finite, check_outputs
 from vlrt.errors import ImageError, TextError
-from vlrt.ragged import Pixels, RaggedProcessor, batches_by_shape, padded
+from vlrt.levels import Pixels
+from vlrt.ragged import RaggedProcessor, batches_by_shape, size_hw
 from vlrt.session import Runner
 from vlrt.stream import Stream, collected
 from vlrt.text import Tokenizer
@@ -114,9 +115,9 @@ class JointGraph:
             for text in range(len(ids))
         ]
         results: dict[tuple[int, int], T] = {}
-        for batch in batches_by_shape([pixels.shape[1:] for _, pixels, _ in pairs], batch_size):
+        for batch in batches_by_shape([size_hw(pixels) for _, pixels, _ in pairs], batch_size):
             chosen = [pairs[i] for i in batch]
-            images = padded([pixels for _, pixels, _ in chosen])
+            images = self._processor.batch([pixels for _, pixels, _ in chosen])
             logits = self._run([ids[text] for _, _, text in chosen], images)
             for (position, _, text), row in zip(chosen, logits, strict=True):
                 check_finite({"logits": row}, f"picture {at + position}, text {text}")
@@ -138,7 +139,7 @@ class JointGraph:
             ImageError: a picture cannot be read; it is named with its position.
         """
         read = read_each(images, self._processor, len(images), self._info)
-        arrays = padded(collected(read, len(images)))
+        arrays = self._processor.batch(collected(read, len(images)))
         logits: Logits = self._run([ids], {name: array[None] for name, array in arrays.items()})[0]
         check_finite({"logits": logits}, f"{len(images)} pictures together")
         return logits

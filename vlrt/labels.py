@@ -1,11 +1,13 @@
 """From label texts to label sets: what every family with a text tower shares."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlrt import templates as prompts
+from vlrt.buckets import LENGTH_STEP
 from vlrt.bundle import Bundle
 from vlrt.checks import check_finite, check_outputs
 from vlrt.errors import LabelError, TextError
@@ -122,8 +124,12 @@ class TextEncoder:
         return labels
 
 
-def open_tokenizer(bundle: Bundle) -> Tokenizer:
+def open_tokenizer(bundle: Bundle, info: Mapping[str, Any] | None = None) -> Tokenizer:
     """A bundle's tokenizer, with the length that its text model takes.
+
+    Args:
+        bundle: the bundle.
+        info: the model's, which says whether texts are padded to a few lengths (`padded`).
 
     Raises:
         BundleError: its files do not make one.
@@ -132,6 +138,7 @@ def open_tokenizer(bundle: Bundle) -> Tokenizer:
         bundle.root / "tokenizer.json",
         bundle.tokenizer,
         max_length=token_limit(bundle.tokenizer, bundle.config),
+        step=LENGTH_STEP if (info or {}).get("padded") else 1,
     )
 
 

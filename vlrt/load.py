@@ -3,7 +3,7 @@
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,20 +11,22 @@ from typing import Any, NamedTuple
 from vlrt import families, tuned
 from vlrt.bundle import Bundle, open_bundle
 from vlrt.checks import checked_count
-from vlrt.choice import Choice, choose_precision, rows_apart
+from vlrt.choice import Choice, choose_precision, rows_apart, runs_on_cuda
 from vlrt.errors import OptionError, PrecisionError, UnknownFamilyError
 from vlrt.hardware import available_cpus
 from vlrt.image import DECODE
+from vlrt.kernels import int8_kernels
 from vlrt.session import (
     Placement,
     Provider,
     Runner,
     Session,
+    Wishes,
     engine,
-    int8_kernels,
     place,
     place_on,
 )
+from vlrt.similarity import SIMILARITIES, SIMILARITY_RUNNER
 
 
 class Plan(NamedTuple):
@@ -55,6 +57,10 @@ def load(
     spinning: bool = True,
     decode: str = "exact",
     values: dict[str, float] | None = None,
+    memory_limit: int | None = None,
+    cuda_graph: bool = False,
+    engine_cache: str | os.PathLike[str] | None = None,
+    similarity: str = "numpy",
     wrap: Callable[[str, Session], Runner] | None = None,
 ) -> Any:
     """Load a bundle.
@@ -65,11 +71,14 @@ def load(
         precision: "fp32", "fp16", "int8", any other that the bundle holds, or "auto": the fastest,
             by what `vlrt bench tune` found on this machine; where it was not run, by the manifest's
             times and this machine's kernels (`model.info` says which and why).
-        device: "cpu", "cuda", "cuda:1", or "auto": CUDA if this ONNX Runtime is built for it,
-            unless tuning found another faster.
+        device: "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt:1", or "auto": CUDA if this ONNX
+            Runtime is built for it and the bundle holds a precision for it, unless tuning found
+            another faster. On a GPU all that is work in a graph must run there, else it is an
+            error.
         providers: ONNX Runtime provider names instead of a device, each alone or as a pair with
-            a dictionary of its options. If the first is not the CPU's or CUDA's, a bundle of vlrt's
-            gives it graphs of plain operators, which exports make in fp32 and fp16 alone.
+            a dictionary of its options; those behind the first may take what it has no kernels for.
+            If the first is not the CPU's or CUDA's, a bundle of vlrt's gives it graphs of plain
+            operators, which exports make in fp32 and fp16 alone.
         revision: branch, tag or commit, on the hub.
         offline: use only what the hub's cache already holds.
         threads: threads inside an operator; by default as many as tuning found best, if the
@@ -80,6 +89,13 @@ def load(
             or 1/8 of their size. Faster, and no longer bit-exact.
         values: numbers that no graph holds, for foreign bundles that do not state them, such as
             `{"logit_scale": 100.0}`. They win over those of the bundle.
+        memory_limit: on CUDA, what each graph may take of the GPU's memory, in MiB: its weights and
+            what it computes. Without, as much as its largest run needs.
+        cuda_graph: on CUDA, record the first run of each shape and replay it: the lowest latency,
+            for buffers of its own for each shape, up to 64 of them.
+        engine_cache: for TensorRT, the folder that its engines are kept in.
+        similarity: "numpy", or "device" to compare pictures with labels on the GPU too, which pays
+            for thousands of labels.
         wrap: given a component's name and its session, returns what the model runs instead, such as
             one that runs the requests of several threads together (`vlrt.server`).
 
@@ -89,26 +105,36 @@ def load(
     Raises:
         BundleError: the bundle is missing, broken or not understood (see `vlrt.errors`).
         PrecisionError: the bundle does not hold the precision, or not for this provider.
-        ProviderError: the device is not there, does not start or refuses its options, or ONNX
-            Runtime is not installed.
+        ProviderError: the device is not there, does not start or refuses its options, or does not
+            run a graph as a whole; or ONNX Runtime is not installed.
         OptionError: an argument is outside its valid choices, or the file that tuning left is
             broken.
     """
     if decode not in DECODE:
         raise OptionError(f"decode is {decode!r}; valid: {', '.join(DECODE)}")
+    if similarity not in SIMILARITIES:
+        raise OptionError(f"similarity is {similarity!r}; valid: {', '.join(SIMILARITIES)}")
     if threads is not None:
         checked_count("threads", threads)
-    placement = place(device, providers)
+    cache = None if engine_cache is None else os.fspath(engine_cache)
+    placement = place(device, providers, Wishes(memory_limit, cuda_graph, cache))
     bundle = open_bundle(Path(source), revision=revision, offline=offline)
     family = import_family(str(bundle.config.need("model_type")))
     components = components_of(family, bundle)
     kernels = int8_kernels()
     plan = decide(bundle, components, placement, kernels, precision=precision, threads=threads)
-    placement, choice = plan.placement, plan.choice
-    paths = bundle.fetch(components, choice.precision, portable=choice.portable)
-    sessions: dict[str, Runner] = {}
-    for component, path in paths.items():
-        session = Session(
+    choice = plan.choice
+    placement = plan.placement.for_precision(choice.precision)
+    paths = bundle.fetch(components, choice.precision, form=choice.form)
+    if similarity == "device":
+        if not placement.uses_cuda or wrap is not None:
+            raise OptionError(
+                "similarity='device' is for graphs on a GPU that nothing is wrapped around; these "
+                f"run on {placement.provider}{'' if wrap is None else ', wrapped'}"
+            )
+        paths[SIMILARITY_RUNNER] = bundle.fetch_similarity()
+    opened = {
+        component: Session(
             path,
             placement,
             threads=plan.threads,
@@ -116,7 +142,8 @@ def load(
             exact_products=choice.exact_products,
             advice=_advice(bundle, components, choice.precision),
         )
-        sessions[component] = session if wrap is None else wrap(component, session)
+        for component, path in paths.items()
+    }
     info = {
         "family": bundle.config["model_type"],
         "task": family.task(bundle.config),
@@ -127,10 +154,14 @@ def load(
         "int8_kernels": kernels,
         "exact_products": choice.exact_products,
         "rows_apart": rows_apart(bundle, components, choice.precision),
-        "portable": choice.portable,
+        "form": choice.form,
         "provider": placement.provider,
-        "provider_options": dict(placement.providers[0][1]),
+        "provider_options": dict(placement.options),
         "provider_reason": placement.reason,
+        "nodes": {component: session.nodes for component, session in opened.items()},
+        "pixels": _pixels(opened.values()),
+        "padded": placement.uses_cuda,
+        "similarity": similarity,
         "threads": plan.threads,
         "spinning": spinning,
         "decode": decode,
@@ -138,6 +169,9 @@ def load(
     }
     if components != family.COMPONENTS:
         info["note"] = family.FOREIGN_NOTE
+    sessions: dict[str, Runner] = {**opened}
+    if wrap is not None:
+        sessions = {component: wrap(component, session) for component, session in opened.items()}
     return family.Model(bundle, sessions, info=info, values={**bundle.values, **(values or {})})
 
 
@@ -163,6 +197,13 @@ def decide(
         PrecisionError: the bundle does not hold the precision, or not for this provider.
         OptionError: the file that tuning left is broken.
     """
+    if (
+        not placement.asked_for
+        and placement.kind == "cuda"
+        and not runs_on_cuda(bundle, components)
+    ):
+        why = "auto: CUDA is there, but has no kernels for what the bundle holds"
+        placement = replace(place("cpu"), reason=why, asked_for=False)
     tuning = tuned.find(bundle) if precision == "auto" else None
     misfit = "" if tuning is None else _misfit(tuning, placement, kernels)
     if tuning is None or misfit:
@@ -183,6 +224,14 @@ def decide(
     except PrecisionError as error:
         raise tuned.broken(tuning.path, bundle, str(error)) from error
     return Plan(placement, choice, threads or chosen.threads, tuning)
+
+
+def _pixels(sessions: Iterable[Session]) -> str:
+    """What the graphs take pictures as: "uint8", or "float32" where none takes any."""
+    taken = [
+        session.inputs["pixel_values"] for session in sessions if "pixel_values" in session.inputs
+    ]
+    return str(taken[0].dtype) if taken else "float32"
 
 
 def _misfit(tuning: tuned.Tuning, placement: Placement, kernels: str) -> str:

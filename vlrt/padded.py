@@ -11,7 +11,7 @@ that undoes rounding alone, which the tolerance of the tests covers, and is left
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,21 @@ class PaddedProcessor:
         It is the longer side that becomes `output_hw`, and it is at least as long as the shorter.
         """
         return max(self.output_hw)
+
+    def as_bytes(self) -> NoReturn:
+        """Refuse: what is resized here is no bytes any more.
+
+        Raises:
+            BundleError: always.
+        """
+        raise BundleError(
+            "the graph takes pixel_values as bytes; pictures that are padded to a square are "
+            "resized in fractions"
+        )
+
+    def empty(self, number: int) -> NDArray[np.float32]:
+        """Room for so many results, float32 [N, 3, H, W]."""
+        return np.empty((number, 3, *self.output_hw), np.float32)
 
     def into(self, image: Image.Image, out: NDArray[np.float32], threads: int = 1) -> None:  # noqa: ARG002
         """Process one picture into a slot of a batch.

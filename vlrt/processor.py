@@ -5,7 +5,7 @@ The reference is its PIL image processors (`transformers/image_processing_backen
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from vlrt.errors import BundleError
 from vlrt.files import Settings
 from vlrt.image import check_size
-from vlrt.levels import Levels
+from vlrt.levels import Bytes, Layout, Levels, Pixels
 from vlrt.resize import resize
 
 
@@ -30,11 +30,21 @@ class Processor(Protocol):
     def shorter_side(self) -> int:
         """Pixels along the shorter side that a fast decode must not undercut."""
 
-    def into(self, image: Image.Image, out: NDArray[np.float32], threads: int = 1) -> None:
-        """Process one RGB or RGBX picture into `out`, float32 [3, H, W], in so many threads."""
+    def as_bytes(self) -> "Processor":
+        """The same for graphs that rescale and normalise themselves.
 
-    def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
+        Raises:
+            BundleError: no graph of such a processor's does.
+        """
+
+    def empty(self, number: int) -> Pixels:
+        """Room for so many results."""
+
+    def into(self, image: Image.Image, out: Pixels, threads: int = 1) -> None:
+        """Process one RGB or RGBX picture into `out`, one of a room's, in so many threads."""
+
+    def __call__(self, images: Sequence[Image.Image]) -> Pixels:
+        """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W] or uint8 [N, H, W, 3]."""
 
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
         """Process RGB pictures to all that a graph takes of them, by input name."""
@@ -63,13 +73,14 @@ class ImageProcessor:
         size: {"shortest_edge": n}, {"height": h, "width": w}, or None for no resize.
         resample: Pillow's filter number.
         crop_hw: (height, width) of the centre crop, or None.
-        levels: the value that each uint8 level of each channel becomes.
+        levels: the value that each uint8 level of each channel becomes; or `Bytes`, for a graph
+            that takes the levels themselves.
     """
 
     size: dict[str, int] | None
     resample: int
     crop_hw: tuple[int, int] | None
-    levels: Levels
+    levels: Layout
 
     @classmethod
     def from_settings(
@@ -131,12 +142,21 @@ class ImageProcessor:
         longer = int(edge * max(height, width) / min(height, width))
         return (longer, edge) if width <= height else (edge, longer)
 
-    def into(self, image: Image.Image, out: NDArray[np.float32], threads: int = 1) -> None:
+    def as_bytes(self) -> "ImageProcessor":
+        """The same for graphs that rescale and normalise: it makes uint8 [N, H, W, 3]."""
+        return replace(self, levels=Bytes())
+
+    def empty(self, number: int) -> Pixels:
+        """Room for so many results, float32 [N, 3, H, W] or uint8 [N, H, W, 3]."""
+        return self.levels.empty(self.output_hw, number)
+
+    def into(self, image: Image.Image, out: Pixels, threads: int = 1) -> None:
         """Process one picture into a slot of a batch.
 
         Args:
             image: mode RGB or RGBX, any size.
-            out: float32 [3, H, W], contiguous, with (H, W) equal to `output_hw`; overwritten.
+            out: float32 [3, H, W] or uint8 [H, W, 3], contiguous, with (H, W) equal to `output_hw`;
+                overwritten.
             threads: in how many to resize a picture that is not small.
 
         Raises:
@@ -146,17 +166,17 @@ class ImageProcessor:
         check_size((height, width), f"the {image.width}x{image.height} picture, once resized,")
 
         def use(strip: Image.Image, left: int) -> None:
-            self.levels.into(strip, out[..., left : left + strip.width])
+            self.levels.into(strip, out, left)
 
         # Black where the crop is larger than the picture, as transformers pads.
         resize(image, (height, width), self.resample, use, crop_hw=self.crop_hw, threads=threads)
 
-    def __call__(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W]."""
+    def __call__(self, images: Sequence[Image.Image]) -> Pixels:
+        """Process RGB pictures to `pixel_values`, float32 [N, 3, H, W] or uint8 [N, H, W, 3]."""
         return batch_of(self, images)
 
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
-        """Process RGB pictures to {"pixel_values": float32 [N, 3, H, W]}."""
+        """Process RGB pictures to {"pixel_values": float32 [N, 3, H, W] or uint8 [N, H, W, 3]}."""
         return {"pixel_values": self(images)}
 
     def to_pixels(
@@ -179,9 +199,9 @@ class ImageProcessor:
         return pixels
 
 
-def batch_of(processor: Processor, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-    """Process RGB pictures one by one to float32 [N, 3, H, W]; no pictures make N = 0."""
-    batch = np.empty((len(images), 3, *processor.output_hw), np.float32)
+def batch_of(processor: Processor, images: Sequence[Image.Image]) -> Pixels:
+    """Process RGB pictures one by one into one room; no pictures make N = 0."""
+    batch = processor.empty(len(images))
     for image, slot in zip(images, batch, strict=True):
         processor.into(image, slot)
     return batch

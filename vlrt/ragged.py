@@ -7,7 +7,7 @@ picture from the padding. Padding costs as much as pictures do, so batches are m
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,15 +17,16 @@ from PIL import Image
 from vlrt.errors import BundleError, ImageError
 from vlrt.files import Settings
 from vlrt.image import check_size
-from vlrt.levels import Levels
+from vlrt.levels import Bytes, Layout, Pixels
 from vlrt.processor import read_levels, read_resample, read_size
 from vlrt.resize import resize
 
-Pixels: TypeAlias = NDArray[np.float32]
 Shape: TypeAlias = tuple[int, int]
 
 # The longer side is at most 1333/800 of the shorter one: what is usual in COCO, says transformers.
 _LONGER_TO_SHORTER = 1333 / 800
+# The type of the mask beside pictures of a type, as transformers has it and as it is small.
+_MASKS = {np.dtype(np.float32): np.int64, np.dtype(np.uint8): np.uint8}
 # The share of a batch that may be padding: shapes that differ in one step of 32 pixels share a run.
 MOST_PADDING = 0.1
 
@@ -40,13 +41,14 @@ class RaggedProcessor:
         shorter_side: pixels along the shorter side, where the longer one does not pass its limit.
         size_divisor: both sides are cut to a multiple of this many pixels.
         resample: Pillow's filter number.
-        levels: the value that each uint8 level of each channel becomes.
+        levels: the value that each uint8 level of each channel becomes; or `Bytes`, for a graph
+            that takes the levels themselves.
     """
 
     shorter_side: int
     size_divisor: int
     resample: int
-    levels: Levels
+    levels: Layout
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "RaggedProcessor":
@@ -112,6 +114,10 @@ class RaggedProcessor:
         check_size((resized_h, resized_w), f"the {width}x{height} picture, once resized,")
         return resized_h, resized_w
 
+    def as_bytes(self) -> "RaggedProcessor":
+        """The same for graphs that rescale and normalise: pictures are uint8 [H, W, 3]."""
+        return replace(self, levels=Bytes())
+
     def pixels(
         self, image: Image.Image, original_size_hw: Shape | None = None, threads: int = 1
     ) -> Pixels:
@@ -124,47 +130,55 @@ class RaggedProcessor:
             threads: in how many to resize a picture that is not small.
 
         Returns:
-            float32 [3, H, W], not padded.
+            float32 [3, H, W] or uint8 [H, W, 3], not padded.
 
         Raises:
             ImageError: the picture is too elongated.
         """
         shape = self.resized_hw(*(original_size_hw or (image.height, image.width)))
-        out = np.empty((3, *shape), np.float32)
+        out = self.levels.empty(shape)
 
         def use(strip: Image.Image, left: int) -> None:
-            self.levels.into(strip, out[..., left : left + strip.width])
+            self.levels.into(strip, out, left)
 
         resize(image, shape, self.resample, use, threads=threads)
         return out
 
     def inputs(self, images: Sequence[Image.Image]) -> dict[str, NDArray[Any]]:
         """Process RGB pictures to all that a graph takes of them (see `padded`)."""
-        return padded([self.pixels(image) for image in images])
+        return self.batch([self.pixels(image) for image in images])
+
+    def batch(self, pictures: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
+        """Pad pictures to the largest of them, at the bottom and on the right.
+
+        Args:
+            pictures: what `pixels` made, each. One alone is not copied.
+
+        Returns:
+            `pixel_values`, float32 [N, 3, H, W] or uint8 [N, H, W, 3], 0 where there is no picture,
+            and `pixel_mask`, int64 or uint8 [N, H, W], 1 where there is one; H and W are 0 for no
+            pictures.
+        """
+        shapes = [size_hw(pixels) for pixels in pictures]
+        height, width = (max((shape[axis] for shape in shapes), default=0) for axis in (0, 1))
+        if len(pictures) == 1:
+            values = pictures[0][np.newaxis]
+        else:
+            values = self.levels.empty((height, width), len(pictures))
+            values[:] = 0
+        mask = np.zeros((len(pictures), height, width), _MASKS[values.dtype])
+        for pixels, (h, w), slot, seen in zip(pictures, shapes, values, mask, strict=True):
+            if len(pictures) > 1:
+                room = slot[:h, :w] if pixels.dtype == np.uint8 else slot[:, :h, :w]
+                room[:] = pixels
+            seen[:h, :w] = 1
+        return {"pixel_values": values, "pixel_mask": mask}
 
 
-def padded(pictures: Sequence[Pixels]) -> dict[str, NDArray[Any]]:
-    """Pad pictures to the largest of them, at the bottom and on the right.
-
-    Args:
-        pictures: float32 [3, h, w] each, normalised. One alone is not copied.
-
-    Returns:
-        `pixel_values`, float32 [N, 3, H, W], 0 where there is no picture, and `pixel_mask`, int64
-        [N, H, W], 1 where there is one; H and W are 0 for no pictures.
-    """
-    if len(pictures) == 1:
-        values = pictures[0][np.newaxis]
-        return {"pixel_values": values, "pixel_mask": np.ones(values[:, 0].shape, np.int64)}
-    height = max((pixels.shape[1] for pixels in pictures), default=0)
-    width = max((pixels.shape[2] for pixels in pictures), default=0)
-    values = np.zeros((len(pictures), 3, height, width), np.float32)
-    mask = np.zeros((len(pictures), height, width), np.int64)
-    for pixels, slot, seen in zip(pictures, values, mask, strict=True):
-        _, h, w = pixels.shape
-        slot[:, :h, :w] = pixels
-        seen[:h, :w] = 1
-    return {"pixel_values": values, "pixel_mask": mask}
+def size_hw(pixels: Pixels) -> Shape:
+    """The (height, width) of what `RaggedProcessor.pixels` made."""
+    height, width = pixels.shape[:2] if pixels.dtype == np.uint8 else pixels.shape[1:]
+    return height, width
 
 
 def batches_by_shape(

@@ -1,30 +1,38 @@
-"""The only file that imports ONNX Runtime: providers, precision, threads, memory, running."""
+"""The only file that imports ONNX Runtime: providers, threads, memory, running."""
 
+import contextlib
+import functools
 import importlib
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlrt import hardware
 from vlrt.arena import Arena
-from vlrt.checks import checked_providers
-from vlrt.errors import (
-    BundleError,
-    EngineMissingError,
-    InferenceError,
-    OptionError,
-    ProviderError,
+from vlrt.device import Feed, OnDevice
+from vlrt.errors import BundleError, EngineMissingError, InferenceError, ProviderError
+from vlrt.gpu import Gpu, counted_nodes
+from vlrt.placement import (
+    CPU,
+    CUDA,
+    OPENVINO,
+    TENSORRT,
+    Placement,
+    Provider,
+    Wishes,
+    placed,
 )
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-OPENVINO = "OpenVINOExecutionProvider"
+__all__ = [
+    "CPU", "CUDA", "OPENVINO", "TENSORRT", "Arrays", "OnDevice", "Placement", "Provider", "Runner",
+    "Session", "Tensor", "Wishes", "engine", "place", "place_on", "preload", "session_options",
+    "start",
+]  # fmt: skip
+
 Arrays = Mapping[str, NDArray[Any]]
-Provider = str | tuple[str, Mapping[str, Any]]
 _TYPES: Mapping[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -33,14 +41,8 @@ _TYPES: Mapping[str, Any] = {
     **{f"tensor(int{bits})": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
     **{f"tensor(uint{bits})": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
 }
-# Graphs of one operator; that they are what they are said to be, `tests/test_session.py` shows.
-# MatMulInteger: uint8 `a` [1, 4] by int8 [4, 1] of 127.
-_FOUR_PRODUCTS = bytes.fromhex(
-    "08083a580a180a01610a0162120179220d4d61744d756c496e74656765721201672a0f0804080110"
-    "034201624a047f7f7f7f5a130a0161120e0a0c080212080a0208010a02080462130a0179120e0a0c"
-    "080612080a0208010a02080142040a00100d"
-)
-# Add: float32 `x` [1] to itself. There is no provider that does not know it.
+# Add: float32 `x` [1] to itself. There is no provider that does not know it. That it is what it is
+# said to be, `tests/test_session.py` shows.
 _ONE_SUM = bytes.fromhex(
     "08083a350a0e0a01780a01781201792203416464120167"
     "5a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
@@ -55,36 +57,6 @@ class Runner(Protocol):
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph on named arrays, to named arrays."""
         ...
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where graphs run.
-
-    Attributes:
-        providers: ONNX Runtime's provider names with their options, the wanted one first.
-        reason: why this place, in words.
-        asked_for: whether the caller named it; if not, a tuned bundle may go elsewhere.
-    """
-
-    providers: tuple[tuple[str, Mapping[str, Any]], ...]
-    reason: str
-    asked_for: bool = True
-
-    @property
-    def provider(self) -> str:
-        """The provider that must be active."""
-        return self.providers[0][0]
-
-    @property
-    def kind(self) -> str:
-        """The kind of device, as manifests name it: "cpu", "cuda", or the provider's own name."""
-        return {CPU: "cpu", CUDA: "cuda"}.get(self.provider, self.provider)
-
-    def __str__(self) -> str:
-        """The provider, and its options if there are any."""
-        name, options = self.providers[0]
-        return f"{name} with {dict(options)}" if options else name
 
 
 def engine() -> Any:
@@ -105,46 +77,35 @@ def engine() -> Any:
     return module
 
 
-def place(device: str = "auto", providers: Sequence[Provider] | None = None) -> Placement:
-    """Decide where graphs run.
+@functools.cache
+def preload() -> str:
+    """Load the NVIDIA libraries that pip installed, for ONNX Runtime to find them, once.
 
-    Args:
-        device: "cpu", "cuda", "cuda:N", or "auto": CUDA where this ONNX Runtime is built for it,
-            otherwise the CPU.
-        providers: ONNX Runtime's own provider names, for anything else, each alone or with its
-            options: `[("OpenVINOExecutionProvider", {"device_type": "CPU"})]`. The first must
-            become active, the others serve the nodes that it lacks. Leaves `device` without
-            effect, so giving both is an error.
+    Returns:
+        What ONNX Runtime says of those that it did not find; empty if there is nothing to say. The
+        system may have them all the same.
+    """
+    load = getattr(engine(), "preload_dlls", None)
+    if load is None:  # builds before 1.21
+        return ""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        load(msvc=False)
+    return " ".join(said.getvalue().split())
+
+
+def place(
+    device: str = "auto",
+    providers: Sequence[Provider] | None = None,
+    wishes: Wishes | None = None,
+) -> Placement:
+    """Decide where graphs run, by what this ONNX Runtime was built with (see `placed`).
 
     Raises:
-        ProviderError: this ONNX Runtime was not built with it.
-        OptionError: `device` or `providers` is none of the above.
+        ProviderError: it was not built with it.
+        OptionError: `device`, `providers` or a wish is none.
     """
-    available = engine().get_available_providers()
-    if providers is not None:
-        if device != "auto":
-            raise OptionError(f"give device={device!r} or providers={providers!r}, not both")
-        pairs = checked_providers(providers, available)
-        _need_providers([name for name, _ in pairs], available)
-        return Placement(pairs, "providers were given")
-    if device == "auto":
-        if CUDA in available:
-            return Placement(
-                ((CUDA, {"device_id": 0}), (CPU, {})),
-                "auto: this ONNX Runtime is built for CUDA",
-                asked_for=False,
-            )
-        return Placement(
-            ((CPU, {}),), "auto: this ONNX Runtime is built without CUDA", asked_for=False
-        )
-    if device == "cpu":
-        return Placement(((CPU, {}),), "device='cpu' was given")
-    kind, colon, index = device.partition(":")
-    if kind != "cuda" or (colon and not index.isdecimal()):
-        raise OptionError(f"device is {device!r}; valid: auto, cpu, cuda, cuda:0, cuda:1, ...")
-    _need_providers([CUDA], available)
-    options = {"device_id": int(index or 0)}
-    return Placement(((CUDA, options), (CPU, {})), f"device={device!r} was given")
+    return placed(engine().get_available_providers(), device, providers, wishes)
 
 
 def place_on(provider: str) -> Placement:
@@ -155,44 +116,6 @@ def place_on(provider: str) -> Placement:
     """
     device = {CPU: "cpu", CUDA: "cuda"}.get(provider)
     return place(device) if device else place(providers=[provider])
-
-
-def _need_providers(names: Sequence[str], available: Sequence[str]) -> None:
-    for name in names:
-        if name not in available:
-            hint = '; for NVIDIA GPUs: pip install "vlrt[gpu]"' if name == CUDA else ""
-            raise ProviderError(
-                f"this ONNX Runtime has no {name!r}; it has: {', '.join(available)}{hint}"
-            )
-
-
-def products_saturate() -> bool:
-    """Whether ONNX Runtime's int8 products go wrong on this processor, by trying two of them.
-
-    On x86 without VNNI it adds two products of uint8 activations by int8 weights in 16 bits
-    (`vpmaddubsw`), which end at 32,767. `hardware.int8_kernels` knows such processors where the
-    system names their features; this asks the engine itself, in a millisecond.
-    """
-    ort = engine()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = ort.InferenceSession(_FOUR_PRODUCTS, sess_options=options, providers=[CPU])
-    (total,) = session.run(None, {"a": np.full((1, 4), 255, np.uint8)})[0].ravel()
-    return int(total) != 4 * 255 * 127
-
-
-def int8_kernels() -> str:
-    """The machine's int8 kernels, a key of `hardware.MEANINGS`; how exact they are was tried."""
-    if products_saturate():
-        return hardware.SATURATING
-    named = hardware.int8_kernels()
-    if named == hardware.SATURATING:
-        return "none"
-    # Windows does not tell, but ONNX Runtime's build for it saturates on all x86 without VNNI.
-    if named == "unknown" and (platform.system(), platform.machine()) == ("Windows", "AMD64"):
-        return "vnni"
-    return named
 
 
 def session_options(
@@ -236,6 +159,10 @@ def _opened(graph: str | bytes, placement: Placement, options: Any, threads: int
     Raises:
         ProviderError: ONNX Runtime left the provider out, with a warning that nobody sees.
     """
+    if placement.uses_cuda:
+        preload()
+        # Where every node runs is asked of the session.
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = engine().InferenceSession(
         graph,
         sess_options=options,
@@ -246,10 +173,19 @@ def _opened(graph: str | bytes, placement: Placement, options: Any, threads: int
     active = session.get_providers()
     if active[0] != placement.provider:
         raise ProviderError(
-            f"{placement} did not start; active: {', '.join(active)}. "
-            "`vlrt doctor` says what is missing"
+            f"{placement} did not start; active: {', '.join(active)}. {_why_not(placement)}"
         )
     return session
+
+
+def _why_not(placement: Placement) -> str:
+    """Why a provider is likely not to have started, in words."""
+    why = ""
+    if placement.uses_cuda:
+        from vlrt import nvidia
+
+        why = nvidia.why_not()
+    return f"{why}\n`vlrt doctor` says more" if why else "`vlrt doctor` says what is missing"
 
 
 def start(placement: Placement) -> None:
@@ -267,7 +203,9 @@ def start(placement: Placement) -> None:
     except ProviderError:
         raise
     except Exception as error:  # as above, of any class
-        raise ProviderError(f"{placement} does not start: {error}") from error
+        raise ProviderError(
+            f"{placement} does not start: {error}. {_why_not(placement)}"
+        ) from error
 
 
 class Tensor(NamedTuple):
@@ -288,6 +226,7 @@ class Session:
     Attributes:
         inputs, outputs: what the graph takes and gives, by name.
         input_shapes: those of the inputs alone.
+        nodes: on a GPU how many nodes each provider runs, by its name; elsewhere empty.
 
     Args:
         path: the graph.
@@ -302,7 +241,8 @@ class Session:
 
     Raises:
         BundleError: ONNX Runtime cannot load the file, or not on this provider.
-        ProviderError: the provider was asked for, but does not start, or refuses its options.
+        ProviderError: the provider was asked for, but does not start, or refuses its options, or
+            does not run all that is work in the graph.
     """
 
     def __init__(
@@ -325,6 +265,7 @@ class Session:
         )
         try:
             self._session = _opened(str(path), placement, options, threads)
+            self.nodes = counted_nodes(engine(), self._session, path, placement)
         except ProviderError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
@@ -349,6 +290,8 @@ class Session:
             name: tensor.shape for name, tensor in self.inputs.items()
         }
 
+        self._gpu = Gpu(engine(), self._session, placement) if placement.uses_cuda else None
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph.
 
@@ -362,25 +305,65 @@ class Session:
         Raises:
             InferenceError: an input is missing, or ONNX Runtime refuses the arrays.
         """
+        outputs = self._run(self._feed(inputs))
+        return {
+            name: value.astype(np.float32) if value.dtype == np.float16 else value
+            for name, value in outputs.items()
+        }
+
+    def run_on_device(
+        self,
+        inputs: Mapping[str, NDArray[Any] | OnDevice],
+        *,
+        fetch: Collection[str],
+        keep: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Run the graph on a GPU, where some of its outputs stay.
+
+        Args:
+            inputs: as `run` takes them, or values that are there already.
+            fetch: the names of the outputs to give as arrays.
+            keep: those to give as they are there, as `OnDevice`s.
+
+        Returns:
+            What is fetched or kept, by name.
+
+        Raises:
+            InferenceError: as `run` does.
+        """
+        assert self._gpu is not None
+        return self._run(self._feed(inputs), fetch, keep)
+
+    def upload(self, array: NDArray[Any]) -> OnDevice:
+        """An array in a GPU's memory, for `run_on_device`."""
+        assert self._gpu is not None
+        return self._gpu.upload(array)
+
+    def _feed(self, inputs: Mapping[str, NDArray[Any] | OnDevice]) -> Feed:
         missing = [name for name in self.inputs if name not in inputs]
         if missing:
             raise InferenceError(f"the graph needs {missing}; given: {sorted(inputs)}")
-        feed = {
-            name: np.ascontiguousarray(inputs[name], dtype=tensor.dtype)
-            for name, tensor in self.inputs.items()
-        }
-        size = sum(array.nbytes for array in feed.values())
-        with self._arena.run(size) as gives_back:
-            options = _giving_back() if gives_back and self._keeps_memory else None
-            try:
-                outputs = self._session.run(list(self.outputs), feed, options)
-            except Exception as error:
-                shapes = {name: array.shape for name, array in feed.items()}
-                raise InferenceError(f"ONNX Runtime refused inputs of {shapes}: {error}") from error
-        return {
-            name: value.astype(np.float32) if value.dtype == np.float16 else value
-            for name, value in zip(self.outputs, outputs, strict=True)
-        }
+        feed: dict[str, NDArray[Any] | OnDevice] = {}
+        for name, tensor in self.inputs.items():
+            given = inputs[name]
+            if not isinstance(given, OnDevice):
+                given = np.ascontiguousarray(given, dtype=tensor.dtype)
+            feed[name] = given
+        return feed
+
+    def _run(
+        self, feed: Any, fetch: Collection[str] | None = None, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
+        try:
+            if self._gpu is not None:
+                return self._gpu.run(feed, fetch, keep)
+            with self._arena.run(sum(array.nbytes for array in feed.values())) as gives_back:
+                options = _giving_back() if gives_back and self._keeps_memory else None
+                values = self._session.run(list(self.outputs), feed, options)
+                return dict(zip(self.outputs, values, strict=True))
+        except Exception as error:
+            shapes = {name: array.shape for name, array in feed.items()}
+            raise InferenceError(f"ONNX Runtime refused inputs of {shapes}: {error}") from error
 
 
 def _tensors(nodes: Sequence[Any]) -> dict[str, Tensor]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlrt.errors import ImageError, OptionError
 from vlrt.image import ImageInput, decode
+from vlrt.levels import Pixels
 from vlrt.processor import Processor
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Stream: TypeAlias = Iterator[tuple[Any, T | ImageError]]
 Several: TypeAlias = list[Any] | tuple[Any, ...]  # a list of one kind is no list of a union
 # What became of a source: its picture's original (height, width), or why it could not be read.
 _Outcome: TypeAlias = tuple[int, int] | ImageError
-_Pending: TypeAlias = "tuple[list[ImageInput], NDArray[np.float32], list[Future[_Outcome]]]"
+_Pending: TypeAlias = "tuple[list[ImageInput], Pixels, list[Future[_Outcome]]]"
 
 
 class Batch(NamedTuple):
@@ -32,14 +32,19 @@ class Batch(NamedTuple):
     Attributes:
         sources: what was read, in order.
         errors: for each source, None or why it could not be read.
-        pixel_values: float32 [number without error, 3, H, W], in order.
+        pixel_values: of the N without error, in order: float32 [N, 3, H, W] or uint8 [N, H, W, 3].
         sizes_hw: the original (height, width) of each picture without error, upright, in order.
     """
 
     sources: Sequence[ImageInput]
     errors: list[ImageError | None]
-    pixel_values: NDArray[np.float32]
+    pixel_values: Pixels
     sizes_hw: list[tuple[int, int]]
+
+    @property
+    def readable(self) -> list[int]:
+        """The positions of the pictures without error."""
+        return [position for position, error in enumerate(self.errors) if error is None]
 
     def each(self, values: Iterable[T]) -> Stream[T]:
         """Every source, in order, with its error or the next of the values of those without one."""
@@ -127,7 +132,7 @@ def read_batches(
     """
     side = processor.shorter_side if info["decode"] == "fast" else None
 
-    def read(source: ImageInput, slot: NDArray[np.float32], threads: int = 1) -> _Outcome:
+    def read(source: ImageInput, slot: Pixels, threads: int = 1) -> _Outcome:
         try:
             image, size_hw = decode(source, shorter_side=side)
             processor.into(image, slot, threads)
@@ -140,7 +145,7 @@ def read_batches(
     if not first:
         return
     if len(first) == 1 < batch_size:  # then there is no more, and a thread costs more than it saves
-        pixels = np.empty((1, 3, *processor.output_hw), np.float32)
+        pixels = processor.empty(1)
         yield _batch(first, pixels, [read(first[0], pixels[0], int(info["threads"]))])
         return
     from concurrent.futures import ThreadPoolExecutor
@@ -148,7 +153,7 @@ def read_batches(
     with ThreadPoolExecutor(int(info["threads"]), thread_name_prefix="vlrt-decode") as pool:
         ahead: deque[_Pending] = deque()
         for chunk in itertools.chain([first], chunks):
-            pixels = np.empty((len(chunk), 3, *processor.output_hw), np.float32)
+            pixels = processor.empty(len(chunk))
             futures = [pool.submit(read, *pair) for pair in zip(chunk, pixels, strict=True)]
             ahead.append((chunk, pixels, futures))
             if len(ahead) == 2:
@@ -162,7 +167,7 @@ def _finished(pending: _Pending) -> Batch:
     return _batch(chunk, pixels, [future.result() for future in futures])
 
 
-def _batch(chunk: list[ImageInput], pixels: NDArray[np.float32], outcomes: list[_Outcome]) -> Batch:
+def _batch(chunk: list[ImageInput], pixels: Pixels, outcomes: list[_Outcome]) -> Batch:
     errors = [outcome if isinstance(outcome, ImageError) else None for outcome in outcomes]
     sizes_hw = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     if any(errors):

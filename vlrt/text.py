@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer as HfTokenizer
 
+from vlrt.buckets import length_bucket
 from vlrt.errors import BundleError, TextError
 from vlrt.files import Settings
 
@@ -19,12 +20,13 @@ class Tokenizer:
         path: the bundle's `tokenizer.json`.
         settings: its `tokenizer_config.json`, for the padding token.
         max_length: the most tokens that the model takes, specials included.
+        step: rows are padded to multiples of so many tokens, so that there are few lengths.
 
     Raises:
         BundleError: the file is not a tokenizer, or its padding token is missing from it.
     """
 
-    def __init__(self, path: Path, settings: Settings, max_length: int) -> None:
+    def __init__(self, path: Path, settings: Settings, max_length: int, step: int = 1) -> None:
         try:
             self._tokenizer = HfTokenizer.from_file(str(path))
         except Exception as error:  # `tokenizers` raises bare Exception
@@ -33,7 +35,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._settings = settings
         self.pad_id = self.special_id("pad_token")
-        self.max_length = max_length
+        self.max_length, self._step = max_length, step
 
     def special_id(self, name: str) -> int:
         """The id of a special token.
@@ -108,14 +110,16 @@ class Tokenizer:
     def pad(
         self, ids: Sequence[Sequence[int]], length: int | None = None
     ) -> dict[str, NDArray[np.int64]]:
-        """Pad rows of ids on the right, to the longest of them or to `length`.
+        """Pad rows of ids on the right, to the longest of them (see `step`) or to `length`.
 
         Returns:
             `input_ids` and `attention_mask` (1 for tokens, 0 for padding), both int64 [N, L].
         """
-        longest = length if length is not None else max((len(row) for row in ids), default=0)
-        input_ids = np.full((len(ids), longest), self.pad_id, np.int64)
-        mask = np.zeros((len(ids), longest), np.int64)
+        if length is None:
+            longest = max((len(row) for row in ids), default=0)
+            length = length_bucket(longest, self.max_length, self._step)
+        input_ids = np.full((len(ids), length), self.pad_id, np.int64)
+        mask = np.zeros((len(ids), length), np.int64)
         for position, row in enumerate(ids):
             input_ids[position, : len(row)] = row
             mask[position, : len(row)] = 1

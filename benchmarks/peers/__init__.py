@@ -34,9 +34,9 @@ A job is JSON, the same for all contenders of one batch but for what is its own:
     arrays                      an .npz of the stages' inputs (see `inputs`)
     stages                      those to load: of the entry's, those that this batch measures
 
-A stage's name may have a detail, as in "encode text, 12 tokens", whose inputs are other arrays;
-`kind` gives the name without it. What a run gives is named as follows, each array with the samples
-of the batch first:
+A stage's name may have a detail, as in "encode text, 12 tokens" and "encode image, 64 pictures",
+whose inputs are other arrays; `kind` gives the name without it. What a run gives is named as
+follows, each array with the samples of the batch first:
 
     decode                  picture: uint8 [H, W, 3], the first of them
     preprocess, decode and preprocess
@@ -156,8 +156,27 @@ def kind(stage: str) -> str:
     return stage if stage == END_READY else name
 
 
-def inputs(job: Mapping[str, Any], stage: str) -> Arrays:
+def number_of_pictures(stage: str) -> int | None:
+    """How many a stage's detail states, as in "encode image, 64 pictures"; None where it does not.
+
+    "encode image, pictures" is where the arrays of the largest such number are kept.
+    """
+    _, _, detail = stage.partition(", ")
+    number, _, unit = detail.partition(" ")
+    return int(number) if unit == "pictures" else None
+
+
+def sized(stage: str, number: int) -> str:
+    """A stage on so many pictures, whatever the batch."""
+    return f"{stage}, {number} pictures"
+
+
+def inputs(job: Mapping[str, Any], stage: str, *, levels: bool = False) -> Arrays:
     """The arrays that a stage is run on, by the names of the graph's inputs.
+
+    For a GPU, pictures are kept as they are cheapest to upload: `levels` uint8 [B, H, W, 3], from
+    0 to 255, resized as the model takes them. Engines that take levels ask for them, and others get
+    pixel_values float32 [B, 3, H, W], which are the same pictures, bit for bit.
 
     Of "encode image" that is pixel_values; of "encode text" input_ids and attention_mask; of
     "encode image and text" both, pixel_mask and token_type_ids; of "post-process" image_embeds,
@@ -165,9 +184,42 @@ def inputs(job: Mapping[str, Any], stage: str) -> Arrays:
     pred_boxes, text_embeds and size_hw int64 [B, 2] of detectors; logits of ViLT; of "suppress"
     boxes float32 [N, 4] (x0, y0, x1, y1), scores float32 [N] and labels int64 [N].
     """
-    start = f"{stage}/"
+    number = number_of_pictures(stage)
+    start = f"{stage if number is None else kind(stage) + ', pictures'}/"
     with np.load(job["arrays"]) as file:
-        return {name.removeprefix(start): file[name] for name in file if name.startswith(start)}
+        names = [name for name in file if name.startswith(start)]
+        made = {name.removeprefix(start): file[name] for name in names}
+        if number is not None:
+            made = {name: array[:number] for name, array in made.items()}
+        if "levels" in made and not levels:
+            made["pixel_values"] = values_of(made.pop("levels"), file["level_table"])
+    return made
+
+
+def level_table(job: Mapping[str, Any]) -> NDArray[np.float32]:
+    """The value that each level of each channel becomes, [3, 256], of a job that has levels."""
+    with np.load(job["arrays"]) as file:
+        table: NDArray[np.float32] = file["level_table"]
+    return table
+
+
+def values_of(levels: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Levels [B, H, W, 3] as what a model takes, float32 [B, 3, H, W], by a table [3, 256]."""
+    return np.stack([table[channel][levels[..., channel]] for channel in range(3)], axis=1)
+
+
+def levels_of(values: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """What `values_of` makes these values of: the level whose value is nearest.
+
+    Args:
+        values: float32 [B, 3, H, W].
+        table: float32 [3, 256], rising.
+    """
+    made = np.empty((len(values), *values.shape[2:], 3), np.uint8)
+    for channel, row in enumerate(table):
+        between = (row[1:].astype(np.float64) + row[:-1]) / 2
+        made[..., channel] = np.searchsorted(between, values[:, channel])
+    return made
 
 
 def found(boxes: Sequence[NDArray[Any]], scores: Sequence[NDArray[Any]], lowest: float) -> Arrays:

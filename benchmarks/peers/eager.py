@@ -2,7 +2,8 @@
 
 Results come from the models' public parts, as `reference.py` puts them together: labels are encoded
 once a call, and not again with each picture. On a GPU, a run of a tower starts and ends in the
-host's memory, as one of vlrt does, and so waits for the GPU.
+host's memory, as one of vlrt does, and so waits for the GPU; it uploads pictures as levels, and
+normalises them there.
 """
 
 from collections.abc import Mapping
@@ -90,12 +91,10 @@ def _arrays(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode(job: Mapping[str, Any], model: Any, stage: str) -> Stage:
-    from .towers import component, numpy_of, tensors
+    from .towers import given_to, numpy_of, tensors
 
-    part = component(model.model, job["family"], kind(stage), unpadded=False)
-    arrays = inputs(job, stage)
-    given = [arrays[name] for name in part.inputs]
     dtype, device = model.dtype, job["device"]
+    part, given = given_to(job, model.model, stage, dtype, unpadded=False)
     # Copies are part of the work only where they go to another device.
     ready = tensors(given, dtype, device) if device == "cpu" else None
 

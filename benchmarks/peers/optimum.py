@@ -97,7 +97,7 @@ def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
 
 def prepare(entry: Entry, subject: "Subject", plan: "Plan", cache: Path) -> dict[str, Any]:  # noqa: ARG001
     """Export, and quantise, what is not in the cache; `model` is the folder."""
-    from vlrt.session import int8_kernels
+    from vlrt.kernels import int8_kernels
 
     from ..kept import checkpoint_sha256, kept, run
 

@@ -26,6 +26,8 @@ from . import (
     found,
     inputs,
     kind,
+    level_table,
+    values_of,
 )
 
 if TYPE_CHECKING:
@@ -42,17 +44,31 @@ _GRAPHS = {IMAGE: "vision_model", TEXT: "text_model", BOTH: "model"}
 
 
 def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
-    """Every variant; and the fastest one with JPEGs decoded at a reduced size."""
-    stages = STAGES[subject.family]
-    made = [
-        Entry(f"vlrt-{precision}", NAME, precision, stages, exact=True)
-        for precision in subject.precisions
-    ]
+    """Every variant; on a GPU each as CUDA graphs too; the fastest with JPEGs decoded smaller."""
+    stages, precisions = STAGES[subject.family], subject.precisions
+    if plan.device != "cpu":
+        precisions = tuple(p for p in precisions if p in _on_cuda(subject))
+    made = [Entry(f"vlrt-{p}", NAME, p, stages, exact=True) for p in precisions]
+    if plan.device != "cpu":
+        graphs = {"cuda_graph": True}
+        made += [
+            Entry(f"vlrt-{p}-cuda-graph", NAME, p, stages, graphs, exact=True) for p in precisions
+        ]
     fastest = fastest_of(subject, plan.device)
     reduced = (FROM_FILE, END)
     job = {"decode": "fast"}
     fast = Entry(f"vlrt-{fastest}-fast", NAME, fastest, reduced, job, free=reduced)
     return [*made, fast]
+
+
+def _on_cuda(subject: "Subject") -> list[str]:
+    """The precisions of the bundle that CUDA has kernels for."""
+    from vlrt.bundle import open_bundle
+    from vlrt.choice import runs_on_cuda
+    from vlrt.load import import_family
+
+    bundle = open_bundle(subject.bundle)
+    return runs_on_cuda(bundle, parts(import_family(subject.family), bundle))
 
 
 def fastest_of(subject: "Subject", device: str) -> str:
@@ -65,8 +81,8 @@ def fastest_of(subject: "Subject", device: str) -> str:
     """
     from vlrt.bundle import open_bundle
     from vlrt.choice import choose_precision
+    from vlrt.kernels import int8_kernels
     from vlrt.load import import_family
-    from vlrt.session import int8_kernels
 
     bundle = open_bundle(subject.bundle)
     components = parts(import_family(subject.family), bundle)
@@ -101,30 +117,42 @@ class Opened:
         device: "cpu" or "cuda".
         threads: inside an operator.
         names: of the graphs to open.
+        more: what `vlrt.load` takes beside these, for a GPU.
 
     Raises:
         BundleError: it is not made of the family's own graphs.
     """
 
     def __init__(
-        self, bundle: Path, precision: str, device: str, threads: int, names: Sequence[str]
+        self,
+        bundle: Path,
+        precision: str,
+        device: str,
+        threads: int,
+        names: Sequence[str],
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         from vlrt.bundle import open_bundle
         from vlrt.choice import choose_precision
+        from vlrt.kernels import int8_kernels
         from vlrt.labels import open_tokenizer
         from vlrt.load import import_family
-        from vlrt.session import Session, int8_kernels, place
+        from vlrt.session import Session, place
 
         self.bundle, self.threads = open_bundle(bundle), threads
         family = import_family(str(self.bundle.config["model_type"]))
+        self.processor = family.image_processor(self.bundle.preprocessor)
+        self.tokenizer = open_tokenizer(self.bundle)
+        if device != "cpu":
+            parts(family, self.bundle)
+            self.graphs = _loaded(bundle, precision, device, threads, more or {}) if names else {}
+            return
         placement = place(device)
         components = parts(family, self.bundle)
         choice = choose_precision(
             self.bundle, components, precision, placement.kind, int8_kernels()
         )
-        files = self.bundle.fetch(components, choice.precision, portable=choice.portable)
-        self.processor = family.image_processor(self.bundle.preprocessor)
-        self.tokenizer = open_tokenizer(self.bundle)
+        files = self.bundle.fetch(components, choice.precision, form=choice.form)
         self.graphs = {
             name: Session(
                 files[name], placement, threads=threads, exact_products=choice.exact_products
@@ -134,11 +162,13 @@ class Opened:
 
     def processed(self, pictures: Sequence[Any]) -> Arrays:
         """RGB pictures, one after the other, each resized in all threads."""
-        from vlrt.ragged import RaggedProcessor, padded
+        from vlrt.ragged import RaggedProcessor
 
         if isinstance(self.processor, RaggedProcessor):
-            return padded([self.processor.pixels(one, threads=self.threads) for one in pictures])
-        pixels = np.empty((len(pictures), 3, *self.processor.output_hw), np.float32)
+            return self.processor.batch(
+                [self.processor.pixels(one, threads=self.threads) for one in pictures]
+            )
+        pixels = self.processor.empty(len(pictures))
         for picture, slot in zip(pictures, pixels, strict=True):
             self.processor.into(picture, slot, self.threads)
         return {"pixel_values": pixels}
@@ -146,17 +176,35 @@ class Opened:
     def read(self, paths: Sequence[str], decode: str) -> Arrays:
         """Files, decoded and processed as the models do it: several at once, in threads."""
         from vlrt.ahead import read_each
-        from vlrt.ragged import RaggedProcessor, padded
+        from vlrt.ragged import RaggedProcessor
         from vlrt.stream import collected, read_batches
 
         info = {"threads": self.threads, "decode": decode}
         if isinstance(self.processor, RaggedProcessor):
             stream = read_each(paths, self.processor, len(paths), info)
-            return padded(collected(stream, len(paths)))
+            return self.processor.batch(collected(stream, len(paths)))
         batch = next(read_batches(paths, self.processor, max(2, len(paths)), info))
         for error in filter(None, batch.errors):
             raise error
         return {"pixel_values": batch.pixel_values}
+
+
+def _loaded(
+    bundle: Path, precision: str, device: str, threads: int, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The sessions of a model that `vlrt.load` loads: on a GPU it decides more than which file."""
+    import vlrt
+
+    held: dict[str, Any] = {}
+    vlrt.load(
+        bundle,
+        precision=precision,
+        device=device,
+        threads=threads,
+        wrap=held.setdefault,
+        **more,
+    )
+    return held
 
 
 def load(job: Mapping[str, Any]) -> dict[str, Stage]:
@@ -165,7 +213,12 @@ def load(job: Mapping[str, Any]) -> dict[str, Stage]:
 
     wanted = {_GRAPHS[kind(stage)] for stage in job["stages"] if kind(stage) in _GRAPHS}
     opened = Opened(
-        Path(job["bundle"]), job["precision"], job["device"], job["threads"], sorted(wanted)
+        Path(job["bundle"]),
+        job["precision"],
+        job["device"],
+        job["threads"],
+        sorted(wanted),
+        _more(job),
     )
     paths, decode = job["pictures"], job.get("decode", "exact")
     whole = _model(job, decode) if {END, END_READY} & set(job["stages"]) else None
@@ -185,12 +238,34 @@ def load(job: Mapping[str, Any]) -> dict[str, Stage]:
             made[stage] = _end_to_end(job, whole, ready=stage == END_READY)
         elif kind(stage) in _GRAPHS:
             graph = opened.graphs[_GRAPHS[kind(stage)]]
-            made[stage] = Stage(partial(graph.run, inputs(job, stage)), dict)
+            made[stage] = Stage(partial(graph.run, _given(job, graph, stage)), dict)
         elif stage == SUPPRESS:
             made[stage] = _suppress(job)
         else:
             made[stage] = _POST_PROCESS[job["family"]](job, opened)
     return made
+
+
+def _given(job: Mapping[str, Any], graph: Any, stage: str) -> Arrays:
+    """What a graph takes of a stage: one for CUDA takes levels, any other what they become.
+
+    On a GPU pictures are in memory that it fetches from by itself, where vlrt's processors write.
+    """
+    from vlrt import pinned
+
+    given = inputs(job, stage, levels=True)
+    if "levels" in given:
+        made: Any = given.pop("levels")
+        if graph.inputs["pixel_values"].dtype != np.uint8:
+            made = values_of(made, level_table(job))
+        given["pixel_values"] = pinned.empty(made.shape, made.dtype)
+        given["pixel_values"][...] = made
+    return given
+
+
+def _more(job: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry asks of `vlrt.load` beside precision, device and threads."""
+    return {"cuda_graph": True} if job.get("cuda_graph") else {}
 
 
 def _model(job: Mapping[str, Any], decode: str) -> Any:
@@ -203,6 +278,7 @@ def _model(job: Mapping[str, Any], decode: str) -> Any:
         device=job["device"],
         threads=job["threads"],
         decode=decode,
+        **_more(job),
     )
 
 

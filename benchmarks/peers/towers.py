@@ -6,11 +6,12 @@ OWL-ViT, plain products for ViLT, which has no other. No engine by itself: it im
 engines import it inside of functions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -23,7 +24,7 @@ from transformers import (
 
 from vlrt_export.owlvit import Reference as OwlReference
 
-from . import BOTH, IMAGE, TEXT
+from . import BOTH, IMAGE, TEXT, Arrays, inputs, kind, level_table
 
 
 class ClipImage(nn.Module):
@@ -144,6 +145,68 @@ def _embed_patches(
     return torch.cat([whole, patches], dim=1), mask, None
 
 
+class FromLevels(nn.Module):
+    """A component that takes pictures as levels, and makes pixel_values of them on its device.
+
+    Args:
+        part: the component.
+        table: float32 [3, 256], the value that each level of each channel becomes, on a line.
+        dtype: of what it becomes, as the component takes it.
+    """
+
+    def __init__(self, part: "Component", table: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.part, self.dtype = part, dtype
+        self.outputs = part.outputs
+        self.inputs = tuple("levels" if n == "pixel_values" else n for n in part.inputs)
+        self.at = self.inputs.index("levels")
+        first, last = (torch.from_numpy(np.ascontiguousarray(table[:, at])) for at in (0, 255))
+        self.register_buffer("scale", (last - first) / 255)
+        self.register_buffer("first", first)
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Run the component on levels uint8 [B, H, W, 3] and its other inputs, in their order."""
+        values = given[self.at] * self.scale + self.first
+        pixels = values.permute(0, 3, 1, 2).to(self.dtype).contiguous()
+        return self.part(*given[: self.at], pixels, *given[self.at + 1 :])
+
+
+class Upload:
+    """Arrays, put in memory of the host that a GPU fetches from by itself, to tensors there.
+
+    The tensors are the same ones at every call.
+    """
+
+    def __init__(self, arrays: Sequence[Any], dtype: torch.dtype, device: str) -> None:
+        self.tensors = tensors(arrays, dtype, device)
+        self.pinned = [
+            torch.from_numpy(array).to(tensor.dtype).pin_memory()
+            for array, tensor in zip(arrays, self.tensors, strict=True)
+        ]
+
+    def __call__(self) -> list[Tensor]:
+        """Copy, in the current stream; what runs in it next finds the arrays there."""
+        for pinned, tensor in zip(self.pinned, self.tensors, strict=True):
+            tensor.copy_(pinned, non_blocking=True)
+        return self.tensors
+
+
+class Download:
+    """Tensors of a GPU to pinned memory of the host, kept for it; returns when all is there."""
+
+    def __init__(self) -> None:
+        self.pinned: list[Tensor] = []
+
+    def __call__(self, made: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors, copied into buffers that the next call writes again."""
+        if not self.pinned:
+            self.pinned = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in made]
+        for pinned, one in zip(self.pinned, made, strict=True):
+            pinned.copy_(one, non_blocking=True)
+        torch.cuda.synchronize()
+        return self.pinned
+
+
 Component = ClipImage | ClipText | OwlImage | ViltPair
 _MODELS: dict[str, Any] = {
     "clip": CLIPModel,
@@ -191,6 +254,32 @@ def tensors(arrays: Sequence[Any], dtype: torch.dtype, device: str = "cpu") -> l
     """NumPy arrays as tensors on a device, those of fractions in `dtype`."""
     made = [torch.from_numpy(array).to(device) for array in arrays]
     return [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in made]
+
+
+def given_to(
+    job: Mapping[str, Any], model: Any, stage: str, dtype: torch.dtype, *, unpadded: bool
+) -> tuple[Any, list[Any]]:
+    """What computes a stage on a job's device, and the arrays that it is run on, in its order.
+
+    On a GPU it takes pictures as levels, a quarter of the bytes, as vlrt's graphs do there.
+
+    Args:
+        job: see `peers`.
+        model: as `load_model` gives it, on the job's device.
+        stage: with its detail.
+        dtype: that the model computes in.
+        unpadded: see `component`.
+
+    Raises:
+        ValueError: the pictures have padding between them, and it must be without.
+    """
+    arrays: Arrays = inputs(job, stage, levels=True)
+    part: Any = component(model, job["family"], kind(stage), unpadded=unpadded)
+    if unpadded:
+        check_unpadded(arrays)
+    if "levels" in arrays:
+        part = FromLevels(part, level_table(job), dtype).to(job["device"])
+    return part, [arrays[name] for name in part.inputs]
 
 
 def numpy_of(tensor: Tensor) -> Any:

@@ -25,7 +25,7 @@ import numpy as np
 from vlrt.bundle import graph_file
 from vlrt.cli_options import count
 from vlrt.hardware import available_cpus
-from vlrt.session import int8_kernels
+from vlrt.kernels import int8_kernels
 from vlrt_export.pipeline import export
 
 from ..checkpoints import seeded_checkpoint

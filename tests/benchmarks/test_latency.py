@@ -73,6 +73,8 @@ def result():
         (["--labels", " "], "label 0 is empty"),
         (["--base", "torch-fp64"], "--base is 'torch-fp64'; contenders here: vlrt-int8"),
         (["--precision", "fp64"], "no precision"),
+        (["--only", "vlrt-int8", "tensorrt"], "--only tensorrt: contenders here: vlrt-int8"),
+        (["--stages", "decode", "--sizes", "2"], "--sizes 2 adds rows to 'encode image'"),
         (["--pictures", "absent.jpg"], "absent.jpg"),
         (["-o", "found.txt"], "valid: a name that ends in .json"),
         (["--tokens", "4000"], "--tokens is 4000; valid: 3 to 32"),
@@ -349,3 +351,28 @@ def test_pytorch_gives_the_same_and_is_the_base(capfd):
         "vlrt-int8", "vlrt-int8-fast", "torch-bf16",
     }  # fmt: skip
     assert "torch" in capfd.readouterr().out
+
+
+# --- for a GPU, though not on one -----------------------------------------------------------------
+
+
+def test_further_sizes_are_measured_in_the_same_processes():
+    sizes = ("--stages", "encode image", "--sizes", "2", "3", "--together")
+    assert bench("--against", "--only", "vlrt-int8", *sizes) == 0
+    found = result()
+    rows = {(row["stage"], row["detail"]): row for row in found["body"]["rows"]}
+    assert [detail for _, detail in rows] == ["", "2 pictures", "3 pictures"]
+    assert [row["items"] for row in rows.values()] == [1, 2, 3]
+    assert latency_rows.TOGETHER in found["fairness"]
+    assert list(found["body"]["contenders"]) == ["vlrt-int8"]
+
+
+def test_a_contender_that_does_not_load_is_left_out_and_told_of(fake):
+    fake.entries_ = [fake_engine.entry("fake-fp32", dies="loading")]
+    stages = ("--stages", "post-process")
+    assert bench("--against", "fake", *stages) == 1
+    assert not Path("found.json").exists()
+    assert bench("--against", "fake", *stages, "--leave-out-failed") == 0
+    found = result()
+    assert "no such kernel" in found["skipped"]["fake-fp32"]
+    assert list(found["body"]["contenders"]) == ["vlrt-int8"]

@@ -15,7 +15,7 @@ from PIL import Image
 import vlrt
 from vlrt.boxes import nms
 from vlrt.bundle import open_bundle
-from vlrt.errors import BenchmarkError, BundleError, OptionError
+from vlrt.errors import BenchmarkError, BundleError, OptionError, PrecisionError
 from vlrt.families import owlvit as owlvit_family
 from vlrt_benchmarks import kept as keeping
 from vlrt_benchmarks import openvino_conversion as conversion
@@ -30,6 +30,8 @@ from vlrt_benchmarks.peers import (
     SUPPRESS,
     TEXT,
     compiled,
+    cudagraph,
+    eager,
     engines,
     hf_processors_rs,
     opencv,
@@ -38,6 +40,7 @@ from vlrt_benchmarks.peers import (
     ours,
     torchvision,
 )
+from vlrt_benchmarks.plan import Plan, drawn_pictures, make_arrays
 from vlrt_benchmarks.subject import Subject
 
 DEMO = Path(vlrt.__file__).parent / "demo" / "bundles"
@@ -248,6 +251,52 @@ def test_pictures_with_padding_are_refused():
     mask[1, :, 3:] = 0
     with pytest.raises(ValueError, match="give pictures of one shape"):
         openvino.check_unpadded({"pixel_mask": mask})
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("family", "stage"), [("clip", IMAGE), ("owlvit", IMAGE), ("vilt", BOTH)])
+def test_pytorch_gives_the_same_of_levels_as_of_values(tmp_path, family, stage):
+    torch = pytest.importorskip("torch")
+    before, threads = torch.is_grad_enabled(), torch.get_num_threads()
+    checked = subject(family)
+    pictures = drawn_pictures(tmp_path, 2, (64, 48))
+    made = {}
+    for device in ("cpu", "cuda"):  # whose arrays alone are for a GPU
+        asked = Plan(
+            (2,), pictures, True, (64, 48), tuple(LABELS), "what is it?", (), (stage,), 1, (),
+            device, 3, 0.1, 0.1,
+        )  # fmt: skip
+        path = tmp_path / f"{device}.npz"
+        make_arrays(checked, asked, 2, path)
+        job = {
+            "arrays": str(path), "threads": 1, "device": "cpu", "family": family, "stages": [stage],
+            "checkpoint": str(checked.checkpoint), "precision": "fp32",
+            "pictures": [str(picture) for picture in pictures],
+        }  # fmt: skip
+        one = eager.load(job)[stage]
+        made[device] = one.outputs(one.run())
+    torch.set_grad_enabled(before)
+    torch.set_num_threads(threads)
+    for name, array in made["cpu"].items():
+        np.testing.assert_allclose(made["cuda"][name], array, atol=1e-4)
+
+
+def test_cuda_graphs_are_refused_on_the_cpu_with_a_reason():
+    assert cudagraph.entries(subject("clip"), plan()) == []
+    assert "--device cuda" in cudagraph.refused(subject("clip"), plan())[cudagraph.NAME]
+
+
+def test_on_a_gpu_pytorch_enters_cuda_graphs_and_vlrt_does_too(monkeypatch):
+    asked = plan("cuda")
+    entries = cudagraph.entries(subject("clip"), asked)
+    assert [e.name for e in entries] == ["torch-cuda-graph-fp32", "torch-cuda-graph-fp16"]
+    assert {e.stages for e in entries} == {(IMAGE, TEXT)}
+    with pytest.raises(PrecisionError, match="int8 is for the CPU"):
+        ours.entries(subject("clip"), asked)
+    monkeypatch.setattr("vlrt.choice.runs_on_cuda", lambda bundle, components: ["int8", "fp64"])
+    entries = {e.name: e.job for e in ours.entries(subject("clip"), asked)}
+    assert list(entries) == ["vlrt-int8", "vlrt-int8-cuda-graph", "vlrt-int8-fast"]
+    assert entries["vlrt-int8-cuda-graph"] == {"cuda_graph": True}
 
 
 @pytest.mark.torch

@@ -11,7 +11,7 @@ pytest.importorskip("psutil", reason="the benchmarks need the extra bench")
 import vlrt
 from vlrt.errors import ImageError, OptionError, TextError
 from vlrt.ops import softmax
-from vlrt_benchmarks.peers import STAGES, inputs
+from vlrt_benchmarks.peers import STAGES, inputs, levels_of, values_of
 from vlrt_benchmarks.plan import Plan, check, drawn_pictures, given_pictures, make_arrays
 from vlrt_benchmarks.subject import Subject
 
@@ -192,3 +192,64 @@ def test_every_length_is_made_of_that_many_tokens(tmp_path):
         given = inputs(job, f"encode text, {length} tokens")
         assert given["input_ids"].shape == (2, length)
         assert given["attention_mask"].all()
+
+
+# --- what a GPU is given --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stages", "sizes", "first", "second"),
+    [
+        ((), (), [], []),
+        (("encode image",), (), ["encode image"], ["encode image"]),
+        (("encode image", "encode text"), (2, 4),
+         ["encode image", "encode image, 2 pictures", "encode image, 4 pictures", "encode text"],
+         ["encode image"]),
+        (("encode image and text",), (3,),
+         ["encode image and text", "encode image and text, 3 pictures"],
+         ["encode image and text"]),
+    ],
+)  # fmt: skip
+def test_further_sizes_are_rows_of_the_first_batch(stages, sizes, first, second):
+    made = plan(batches=(1, 8), stages=stages, sizes=sizes)
+    assert [made.rows(1), made.rows(8)] == [first, second]
+    assert made.most == max(8, *sizes, 0)
+    for row, size in zip(first[1:], sizes, strict=False):
+        assert made.items(row, 1) == size
+
+
+def test_further_sizes_need_a_tower_of_pictures():
+    with pytest.raises(OptionError, match="--sizes 4 adds rows to 'encode image'"):
+        check(plan(stages=("decode",), sizes=(4,)), subject("clip"))
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 3, 2, 2), np.float32), None])
+def test_levels_are_what_the_values_were_made_of(values):
+    table = np.stack([np.linspace(-1.5, 2, 256), np.linspace(0, 1, 256), np.arange(256)])
+    table = table.astype(np.float32)
+    levels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3)).astype(np.uint8)
+    if values is None:
+        values = values_of(levels, table)
+        np.testing.assert_array_equal(levels_of(values, table), levels)
+    assert levels_of(values, table).shape == (len(values), *values.shape[2:], 3)
+
+
+@pytest.mark.parametrize("family", ["clip", "owlvit", "vilt"])
+def test_for_a_gpu_pictures_are_levels_and_give_the_same_values(tmp_path, family):
+    pictures = drawn_pictures(tmp_path, 3, (64, 48))
+    stage = "encode image and text" if family == "vilt" else "encode image"
+    found = {}
+    for device in ("cpu", "cuda"):
+        asked = plan(pictures=pictures, stages=(stage,), device=device, sizes=(2, 3))
+        path = tmp_path / f"{device}.npz"
+        make_arrays(subject(family), asked, 1, path)
+        found[device] = {"arrays": str(path)}
+    for row, number in {stage: 1, f"{stage}, 2 pictures": 2, f"{stage}, 3 pictures": 3}.items():
+        expected, values = (inputs(found[device], row) for device in ("cpu", "cuda"))
+        levels = inputs(found["cuda"], row, levels=True)
+        assert levels["levels"].dtype == np.uint8
+        assert len(levels["levels"]) == number
+        assert set(values) == set(expected)
+        assert "pixel_values" not in levels
+        for name, array in expected.items():
+            np.testing.assert_array_equal(values[name], array)

@@ -218,3 +218,21 @@ def test_all_are_ready_before_the_first_turn(capfd):
     assert [set(one["samples"]) for one in found] == [{"a", "b"}, {"b"}]
     assert "batch 1: b loads" in capfd.readouterr().err
     assert sys.executable == entries[0].python
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_who_does_not_load_can_be_left_out(together):
+    entries = [fake_engine.entry("a"), fake_engine.entry("b"), fake_engine.entry("c")]
+    stages = {entry.name: [STAGE] for entry in entries}
+    jobs = {"a": job(), "b": job(dies="loading"), "c": job()}
+    failed = {}
+    with all_waiting(entries, stages, jobs, "x", failed=failed, together=together) as running:
+        assert list(running) == ["a", "c"]
+        assert list(running["c"].told["stages"]) == [STAGE]
+    assert list(failed) == ["b"]
+    assert "no such kernel" in failed["b"]
+    with (
+        pytest.raises(BenchmarkError, match="no such kernel"),
+        all_waiting(entries, stages, jobs, "x", together=together),
+    ):
+        pass

@@ -78,9 +78,9 @@ def test_it_starts_and_computes_on_the_device(on_cuda):
 def test_the_provider_takes_every_option_that_we_give_it(on_cuda, device, number):
     given, taken = on_cuda(options_of, device).value
     assert given["device_id"] == number
-    # It takes this one, too, and does not tell.
-    assert set(given) - set(taken) <= {"enable_skip_layer_norm_strict_mode"}
-    assert {name: value for name, value in given.items() if name in taken}.items() <= taken.items()
+    # It takes this one too, but does not tell.
+    del given["enable_skip_layer_norm_strict_mode"]
+    assert given.items() <= taken.items()
 
 
 def test_an_option_that_it_does_not_know_is_named(on_cuda):
@@ -129,9 +129,10 @@ def test_pictures_graphs_run_on_cuda_whole(on_cuda, tiny_bundle, precision):
     assert list(on_cuda(operators, graph).value) == [CUDA]
 
 
-def test_memory_is_taken_by_the_first_runs_and_then_kept(on_cuda, tiny_bundle):
+def test_memory_is_taken_by_the_first_two_runs_and_then_kept(on_cuda, tiny_bundle):
+    """The second may find what the first took cut into pieces that are too small."""
     graph = tiny_bundle / graph_file("vision_model", "fp16")
-    log = on_cuda(run_graph, graph, 5).log
+    log = on_cuda(run_graph, graph, 50).log
     assert log.between("load", "run 0").of("malloc", of="device")
     later = log.between("run 2", "ran")
     assert later.of("kernel")

@@ -379,14 +379,14 @@ def test_a_variant_that_nothing_helps_is_refused_with_its_layers(tmp_path, check
 def test_what_an_onnx_runtime_cannot_load_is_refused_and_the_rest_is_written(
     tmp_path, checkpoint, monkeypatch
 ):
-    opened = run.Run._open
+    opened = run.Run.open
 
     def unable(self, path):
         if "fp16" in path.name:
             raise BundleError(f"ONNX Runtime 0.1 cannot load {path.name}: no such operator")
         return opened(self, path)
 
-    monkeypatch.setattr(run.Run, "_open", unable)
+    monkeypatch.setattr(run.Run, "open", unable)
     report, manifest = export(checkpoint, tmp_path / "out", "fp32", "fp16")
     assert report.written == ["fp32"]
     (why,) = manifest["refused"]["fp16"]
@@ -472,7 +472,7 @@ def test_a_portable_graph_computes_the_same_with_plain_operators(
     for component in clip.COMPONENTS:
         for precision in ("fp32", "fp16"):
             portable = variant(manifest, precision, component)["portable"]
-            name = graph_file(component, precision, portable=True)
+            name = graph_file(component, precision, "portable")
             data = [f"{graph_file(component, precision)}_data"] if shared else []
             assert portable["files"] == [name, *data]
             assert set(portable["files"]) <= set(manifest["files"])
@@ -497,7 +497,7 @@ def test_portable_graphs_of_all_families_are_plain(family, name, component):
     trained = open_checkpoint(str(DEMO.parent / f"{name}-shapes"))
     made = family.build(trained, component, Recipe("fp32")).model("test")
     assert fused(made)
-    made = family.build(trained, component, Recipe("fp32", portable=True)).model("test")
+    made = family.build(trained, component, Recipe("fp32", form="portable")).model("test")
     assert not fused(made)
 
 

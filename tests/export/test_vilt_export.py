@@ -19,7 +19,7 @@ from pictures import picture
 
 import vlrt
 from vlrt import cli
-from vlrt.bundle import MANIFEST, SETTINGS_FILES, graph_file
+from vlrt.bundle import FORMS, MANIFEST, SETTINGS_FILES, graph_file
 from vlrt.errors import BundleError, ExportError
 from vlrt.files import read_settings
 from vlrt.text import Tokenizer
@@ -86,7 +86,7 @@ def test_every_task_is_exported_and_proved(tmp_path, root, capsys):
         assert manifest["quality"][precision]["compared"] >= 24
         assert manifest["quality"][precision]["pairs"] == 24
     graphs = {graph_file("model", precision) for precision in PRECISIONS}
-    graphs |= {graph_file("model", precision, portable=True) for precision in ("fp32", "fp16")}
+    graphs |= {graph_file("model", p, form) for p in ("fp32", "fp16") for form in FORMS}
     assert {f"onnx/{path.name}" for path in (tmp_path / "out" / "onnx").iterdir()} == graphs
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {MANIFEST, *SETTINGS_FILES}
     assert cli.main(["info", str(tmp_path / "out")]) == 0

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vlrt.bundle import Bundle
 from vlrt.checks import check_outputs, checked_count
@@ -17,10 +18,12 @@ from vlrt.errors import BundleError, ImageError, OptionError
 from vlrt.files import Settings
 from vlrt.image import ImageInput
 from vlrt.labels import TextEncoder, open_tokenizer
+from vlrt.levels import takes_bytes
 from vlrt.ops import cosine_similarity, l2_normalize, softmax
-from vlrt.processor import ImageProcessor, Processor
+from vlrt.processor import ImageProcessor
 from vlrt.results import Classification, LabelSet
 from vlrt.session import Runner
+from vlrt.similarity import SIMILARITY_RUNNER, Similarity
 from vlrt.stream import (
     Batch,
     Several,
@@ -33,6 +36,7 @@ from vlrt.stream import (
     read_batches,
 )
 from vlrt.templates import Templates
+from vlrt.warmup import Warmable
 
 COMPONENTS = ("vision_model", "text_model")
 
@@ -51,12 +55,12 @@ def task(_config: Mapping[str, Any]) -> str:
     return "zero-shot-image-classification"
 
 
-def image_processor(settings: Settings) -> Processor:
+def image_processor(settings: Settings) -> ImageProcessor:
     """What turns pictures into `pixel_values`."""
     return ImageProcessor.from_settings(settings)
 
 
-class Model:
+class Model(Warmable):
     """A CLIP model. Safe to share between threads: it holds nothing of a call.
 
     Args:
@@ -87,8 +91,13 @@ class Model:
             raise OptionError(f"this family takes one value, logit_scale; given: {unknown}")
         self.info = dict(info)
         self.processor = image_processor(bundle.preprocessor)
-        self.tokenizer = open_tokenizer(bundle)
+        if takes_bytes(self.info):
+            self.processor = self.processor.as_bytes()
+        self.tokenizer = open_tokenizer(bundle, self.info)
         self._vision = sessions["vision_model"]
+        self._similarity: Similarity | None = None
+        if SIMILARITY_RUNNER in sessions:
+            self._similarity = Similarity(self._vision, sessions[SIMILARITY_RUNNER])
         self._texts = TextEncoder(bundle, self.tokenizer, sessions["text_model"])
         self._logit_scale = values.get(
             "logit_scale", _PUBLISHED_LOGIT_SCALE.get(str(bundle.config.get("_name_or_path")))
@@ -182,12 +191,10 @@ class Model:
         check_several(images, "iter_classify")
         encoded = self._texts.label_set(labels, templates=templates, truncate=truncate)
         scale = np.float32(self.logit_scale)
-        batches = self._batches(images, checked_count("batch_size", batch_size))
+        scored = self._scored(images, encoded, scale, checked_count("batch_size", batch_size))
 
         def found() -> Stream[Classification]:
-            for batch, embeds in batches:
-                texts = encoded.embeds if len(embeds) else embeds  # of a batch of errors alone
-                logits = (l2_normalize(embeds) @ texts.T) * scale
+            for batch, logits in scored:
                 rows = zip(softmax(logits), logits, strict=True)
                 yield from batch.each(Classification(encoded.labels, *row) for row in rows)
 
@@ -279,6 +286,24 @@ class Model:
             for batch, embeds in batches
         )
 
+    def _scored(
+        self, images: Iterable[ImageInput], labels: LabelSet, scale: np.float32, batch_size: int
+    ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+        """Each batch with the logits of its readable pictures, float32 [B, labels]."""
+        if self._similarity is None:
+            for batch, embeds in self._batches(images, batch_size):
+                texts = labels.embeds if len(embeds) else embeds  # of a batch of errors alone
+                yield batch, (l2_normalize(embeds) @ texts.T) * scale
+            return
+        for batch in read_batches(images, self.processor, batch_size, self.info):
+            logits = np.empty((0, len(labels.labels)), np.float32)
+            if batch.sizes_hw:
+                factor = np.array([scale], np.float32)
+                logits = self._similarity.of_pictures(
+                    batch.pixel_values, labels, ("logits",), logit_scale=factor
+                )["logits"]
+            yield batch, logits
+
     def _batches(
         self, images: Iterable[ImageInput], batch_size: int
     ) -> Iterator[tuple[Batch, Embeds]]:
@@ -302,3 +327,9 @@ class Model:
         """
         embeds = self.encode_images(images)
         return cosine_similarity(embeds, embeds if others is None else self.encode_images(others))
+
+    def _run(self, pictures: list[Image.Image], text: str) -> object:  # noqa: ARG002
+        return self.encode_images(pictures, batch_size=len(pictures))
+
+    def _run_texts(self, texts: list[str]) -> object:
+        return self.encode_texts(texts)

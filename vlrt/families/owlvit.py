@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vlrt import boxes as geometry
 from vlrt import detection
@@ -16,15 +17,19 @@ from vlrt.bundle import Bundle
 from vlrt.checks import checked_count
 from vlrt.detection import Options, SearchOptions, Threshold, View
 from vlrt.detectors import OneGraph, Picture, Towers
+from vlrt.detectors_on_device import TowersOnDevice
 from vlrt.errors import OptionError
 from vlrt.examples import ByExample
 from vlrt.files import Settings
 from vlrt.labels import TextEncoder, checked_labels, open_tokenizer
+from vlrt.levels import takes_bytes
 from vlrt.processor import ImageProcessor, Processor
 from vlrt.results import Detections, EncodedImage, LabelSet
 from vlrt.session import Runner
+from vlrt.similarity import SIMILARITY_RUNNER
 from vlrt.stream import Several, Stream, as_given, check_several, listed, mapped
 from vlrt.templates import Templates
+from vlrt.warmup import Warmable
 
 if TYPE_CHECKING:
     from typing import Unpack  # from Python 3.11 on
@@ -50,7 +55,7 @@ def image_processor(settings: Settings) -> Processor:
     return ImageProcessor.from_settings(settings, default_to_square=True)
 
 
-class Model(ByExample):
+class Model(ByExample, Warmable):
     """An OWL-ViT model. Safe to share between threads: it holds nothing of a call.
 
     Args:
@@ -77,12 +82,18 @@ class Model(ByExample):
             raise OptionError(f"this family takes no values; given: {', '.join(sorted(values))}")
         self.info = dict(info)
         self.processor: Processor = self._image_processor(bundle.preprocessor)
-        self.tokenizer = open_tokenizer(bundle)
+        if takes_bytes(self.info):
+            self.processor = self.processor.as_bytes()
+        self.tokenizer = open_tokenizer(bundle, self.info)
         self._graphs: Towers | OneGraph
-        if set(sessions) == set(COMPONENTS):
+        if set(sessions) >= set(COMPONENTS):
             texts = TextEncoder(bundle, self.tokenizer, sessions["text_model"])
             vision = sessions["vision_model"]
-            self._graphs = Towers(bundle, vision, texts, self.processor, self.info)
+            parts = (bundle, vision, texts, self.processor, self.info)
+            if SIMILARITY_RUNNER in sessions:
+                self._graphs = TowersOnDevice(*parts, sessions[SIMILARITY_RUNNER])
+            else:
+                self._graphs = Towers(*parts)
             self.methods: tuple[str, ...] = ("detect", "detect_like", "encode_labels")
         else:
             graph = sessions["model"]
@@ -200,11 +211,11 @@ class Model(ByExample):
             views = self._graphs.views(images, names, truncate=truncate)
         else:
             encoded = self._graphs.texts.label_set(asked, templates=templates, truncate=truncate)
-            views = self._graphs.views(images, encoded, batch_size)
+            views = self._graphs.views(images, encoded, batch_size, every=multi_label)
 
         def found(view: View) -> Detections:
             boxes = self._pixel_boxes(view)
-            chosen = detection.select(view.logits, boxes, limits, options)
+            chosen = detection.select(view.logits, boxes, limits, options, view.best)
             return Detections(names, *chosen, view.size_hw)
 
         return mapped(found, views)
@@ -239,3 +250,19 @@ class Model(ByExample):
             corners = geometry.center_to_corners(example.pred_boxes)
             return detection.example_place(example.class_embeds, corners, detection.WHOLE)
         return detection.example_place(example.class_embeds, self._pixel_boxes(example), box)
+
+    @property
+    def _reads_together(self) -> bool:
+        return isinstance(self._graphs, OneGraph)
+
+    @property
+    def _takes_several(self) -> bool:
+        return False
+
+    def _run(self, pictures: list[Image.Image], text: str) -> object:
+        if isinstance(self._graphs, OneGraph):
+            return self.detect(pictures, [text])
+        return self.encode_image(pictures, batch_size=len(pictures))
+
+    def _run_texts(self, texts: list[str]) -> object:
+        return self._need_towers("encode_labels").texts.encode_texts(texts)

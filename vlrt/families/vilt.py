@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vlrt.bundle import Bundle
 from vlrt.checks import checked_count
@@ -19,12 +20,14 @@ from vlrt.files import Settings
 from vlrt.image import ImageInput
 from vlrt.joint import JointGraph
 from vlrt.labels import open_tokenizer
+from vlrt.levels import takes_bytes
 from vlrt.ops import sigmoid, softmax, top_k
 from vlrt.ragged import RaggedProcessor
 from vlrt.results import Answers, Classification, Matches
 from vlrt.session import Runner
 from vlrt.stream import Several, Stream, as_given, check_several, collected, is_list, listed, mapped
 from vlrt.tasks import AXES, METHODS, class_names, task
+from vlrt.warmup import Warmable
 
 if TYPE_CHECKING:
     from typing import Unpack  # from Python 3.11 on
@@ -49,7 +52,7 @@ def image_processor(settings: Settings) -> RaggedProcessor:
     return RaggedProcessor.from_settings(settings)
 
 
-class Model:
+class Model(Warmable):
     """A ViLT model. Safe to share between threads: it holds nothing of a call.
 
     Each checkpoint serves one of the methods `ask`, `match`, `compare` and `fill`; the others say
@@ -82,7 +85,9 @@ class Model:
             raise OptionError(f"this family takes no values; given: {', '.join(sorted(values))}")
         self.info = dict(info)
         self.processor = image_processor(bundle.preprocessor)
-        self.tokenizer = open_tokenizer(bundle)
+        if takes_bytes(self.info):
+            self.processor = self.processor.as_bytes()
+        self.tokenizer = open_tokenizer(bundle, self.info)
         self._name, self._task = bundle.name, task(bundle.config)
         self.methods = (METHODS[self._task],)
         patch = bundle.config.need("patch_size")
@@ -329,6 +334,26 @@ class Model:
     def _words(self, text: str, scores: Logits, number: int) -> Answers:
         best = _best(scores, number)
         return Answers(text, tuple(self.tokenizer.token(int(i)) for i in best), scores[best])
+
+    @property
+    def _reads_together(self) -> bool:
+        return True
+
+    @property
+    def _takes_several(self) -> bool:
+        return not {"compare", "fill"} & set(self.methods)
+
+    def _needed_text(self) -> str:
+        if "fill" in self.methods:
+            return self.tokenizer.token(self.tokenizer.special_id("mask_token"))
+        return "a"
+
+    def _run(self, pictures: list[Image.Image], text: str) -> object:
+        if "compare" in self.methods:
+            return self.compare(pictures[0], pictures[0], text)
+        if "fill" in self.methods:
+            return self.fill(pictures[0], text)
+        return getattr(self, self.methods[0])(pictures, text, batch_size=len(pictures))
 
     def _need(self, method: str) -> None:
         if method not in self.methods:

@@ -27,9 +27,11 @@ _REPEATED = {"api_keys": "api-key", "cors_origins": "cors-origin", "url_hosts": 
 # For all models of the command line: key of `ModelSettings` -> its flag, and its help.
 _OF_MODELS = {
     "precision": ("--precision", "auto, fp32, fp16, int8, ..."),
-    "device": ("--device", "auto, cpu, cuda, cuda:1"),
+    "device": ("--device", "auto, cpu, cuda, cuda:1, tensorrt"),
     "threads": ("--threads", "threads of each model (all CPUs of this process if absent)"),
     "decode": ("--decode", "exact, or fast: large JPEGs at less size"),
+    "memory_limit": ("--memory-limit", "on CUDA, MiB that each graph may take of the GPU"),
+    "engine_cache": ("--engine-cache", "where TensorRT keeps its engines"),
     "max_batch": ("--max-batch", "most rows of a graph that are run at once"),
 }
 
@@ -105,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     for flag, text in (
         ("--offline", "use only the hub's cache"),
         ("--spinning", "let threads that wait within a run spin"),
+        ("--cuda-graph", "on CUDA, record the first run of each shape and replay it"),
     ):
+        key = flag[2:].replace("-", "_")
         of_models.add_argument(
-            flag, dest=f"model_{flag[2:]}", action="store_true", default=None, help=text
+            flag, dest=f"model_{key}", action="store_true", default=None, help=text
         )
     group = parser.add_argument_group("settings")
     for key, field in Settings.model_fields.items():

@@ -149,6 +149,9 @@ def _load(settings: "ModelSettings", scheduler: Scheduler) -> Served:
         spinning=settings.spinning,
         decode=settings.decode,
         values=settings.values,
+        memory_limit=settings.memory_limit,
+        cuda_graph=settings.cuda_graph,
+        engine_cache=settings.engine_cache,
         wrap=shared,
     )
     tasks = [name for name, needed in TASKS.items() if set(needed) <= set(model.methods)]

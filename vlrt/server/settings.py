@@ -138,6 +138,9 @@ class ModelSettings(_Checked):
     revision: Text | None = None
     offline: bool = False
     decode: Annotated[str, AfterValidator(_checked_decode)] = "exact"
+    memory_limit: Annotated[int, Field(ge=1)] | None = None  # MiB of a GPU, for each graph
+    cuda_graph: bool = False
+    engine_cache: Text | None = None
     spinning: bool = False
     max_batch: Annotated[int, Field(ge=1)] | None = None
     values: dict[str, float] = {}
