@@ -41,7 +41,7 @@ class Machine:
     driver: int = 13000
     release: str = "580.65.06"
     without: tuple[str, ...] = ()
-    system: bool = True
+    system: bool = False
 
     def variables(self) -> dict[str, str]:
         """What `stand_in/machine.h` reads."""
@@ -70,19 +70,10 @@ class Log(list[dict[str, Any]]):
     - "mark": "name", by `child.mark`.
     """
 
-    def after(self, mark: str) -> "Log":
-        """What came after a mark."""
-        marks = [
-            i for i, call in enumerate(self) if call["call"] == "mark" and call["name"] == mark
-        ]
-        return Log(self[marks[-1] + 1 :])
-
-    def until(self, mark: str) -> "Log":
-        """What came before a mark."""
-        marks = [
-            i for i, call in enumerate(self) if call["call"] == "mark" and call["name"] == mark
-        ]
-        return Log(self[: marks[0]])
+    def between(self, start: str, end: str) -> "Log":
+        """What came after a mark and before another."""
+        names = [call["name"] if call["call"] == "mark" else None for call in self]
+        return Log(self[names.index(start) + 1 : names.index(end)])
 
     def of(self, call: str, **fields: Any) -> "Log":
         """Calls of one name, and with these values."""

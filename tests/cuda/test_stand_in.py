@@ -5,6 +5,7 @@ import ctypes
 import pytest
 from machine import Machine
 
+SYSTEM = Machine(system=True)  # libraries are opened by their names
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
 INVALID, NO_MEMORY, CAPTURING = 1, 2, 900  # cudaError_t
 
@@ -113,7 +114,7 @@ def driver():
 
 
 def test_copies_are_real_and_their_ends_are_known(on_cuda):
-    found = on_cuda(copies)
+    found = on_cuda(copies, machine=SYSTEM)
     assert found.value == ["bytes", [0, 0, INVALID, INVALID]]
     ends = [(call["from"], call["to"], call["bytes"]) for call in found.log.of("copy")]
     assert ends == [("pinned", "device", 5), ("device", "pageable", 5)]
@@ -123,20 +124,20 @@ def test_copies_are_real_and_their_ends_are_known(on_cuda):
     ("memory_of_each", "errors"), [(0, [NO_MEMORY] * 3), (1, [0, NO_MEMORY, 0]), (None, [0] * 3)]
 )
 def test_memory_ends_where_the_machine_says(on_cuda, memory_of_each, errors):
-    found = on_cuda(memory, machine=Machine(memory=memory_of_each))
+    found = on_cuda(memory, machine=Machine(memory=memory_of_each, system=True))
     assert found.value == errors
     given = [call["given"] for call in found.log.of("malloc", of="device")]
     assert given == [error == 0 for error in errors]
 
 
 def test_what_is_captured_happens_at_each_launch(on_cuda):
-    found = on_cuda(captures)
+    found = on_cuda(captures, machine=SYSTEM)
     assert found.value == ["", "a", "b"]
     assert len(found.log.of("graph", copies=1)) == 2
 
 
 def test_memory_is_not_given_out_while_a_stream_is_captured(on_cuda):
-    found = on_cuda(spoilt)
+    found = on_cuda(spoilt, machine=SYSTEM)
     assert found.value == [CAPTURING, 901]
     assert found.log.of("refused")
 
