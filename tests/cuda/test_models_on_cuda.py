@@ -5,6 +5,9 @@ GPU (`benchmarks/gpu.sh`).
 """
 
 import io
+import itertools
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 
@@ -14,7 +17,7 @@ from child import mark
 from machine import Machine
 
 import vlrt
-from vlrt import cli
+from vlrt import cli, pinned
 from vlrt.errors import InferenceError, OptionError, ProviderError, VlrtError
 from vlrt.session import CUDA
 
@@ -70,6 +73,25 @@ def serve_in_threads(bundle, **options):
     model = vlrt.load(bundle, device="cuda", **options)
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(lambda number: served(model, number)[0], [*range(1, 9)] * 4))
+
+
+def record_beside_readers(bundle):
+    """Record a model's runs while another thread takes pinned memory, as those that decode do."""
+    model = vlrt.load(bundle, device="cuda", cuda_graph=True)
+    done = threading.Event()
+
+    def take():
+        for steps in itertools.takewhile(lambda _: not done.is_set(), itertools.count(1)):
+            pinned.empty((steps << 10, 64), np.uint8)  # of a size that was not there yet
+            time.sleep(0.002)
+
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(take)
+        try:
+            model.warmup(BUCKETS)
+        finally:
+            done.set()
+        taking.result()
 
 
 def command(*arguments):
@@ -145,11 +167,19 @@ def test_each_shape_is_recorded_once_and_then_replayed(on_cuda, bundle):
     assert later.of("graph") == later.of("graph", stale=0) != []
 
 
+@pytest.mark.xfail(strict=True, reason="ONNX Runtime records again in each thread that runs")
 def test_threads_share_what_is_recorded(on_cuda, bundles):
     found = on_cuda(serve_in_threads, bundles("clip"), cuda_graph=True)
     assert found.value == [*range(1, 9)] * 4
     assert not found.log.of("refused")
     assert len(found.log.of("capture")) == len(BUCKETS) + 1  # and texts of one shape
+
+
+@pytest.mark.xfail(strict=True, reason="CUDA then refuses the memory and stops the recording")
+def test_pinned_memory_may_be_taken_while_a_run_is_recorded(on_cuda, bundles):
+    log = on_cuda(record_beside_readers, bundles("clip"), machine=Machine(capture_ms=20)).log
+    assert log.of("captured", whole=True)
+    assert not log.of("refused")
 
 
 def test_a_second_device_takes_it_all(on_cuda, bundle):
