@@ -74,6 +74,7 @@ def test_flags_come_to_settings(monkeypatch, capsys, tmp_path):
         "--url-host", "a.example", "--url-host", "b.example", "--api-key", KEY,
         "--api-keys-file", str(keys), "--threads", "2", "--decode", "fast", "--precision", "fp32",
         "--provider", "A", "--provider", "B", "--offline", "--max-batch", "8", "--show-config",
+        "--memory-limit", "2048", "--cuda-graph", "--engine-cache", "engines",
     )  # fmt: skip
     said = capsys.readouterr().out
     assert status == 0
@@ -88,7 +89,8 @@ def test_flags_come_to_settings(monkeypatch, capsys, tmp_path):
     for line in (
         'name = "b32"', 'source = "owner/clip"', 'name = "owl"', 'source = "in/owl"', "threads = 2",
         'decode = "fast"', 'precision = "fp32"', 'providers = ["A", "B"]', "offline = true",
-        "spinning = false", "max_batch = 8",
+        "spinning = false", "max_batch = 8", "memory_limit = 2048", "cuda_graph = true",
+        'engine_cache = "engines"',
     ):  # fmt: skip
         assert f"\n{line}  # " in said
     assert 'name = "owl"  # default' in said  # nobody gave it: it is of the source

@@ -82,14 +82,15 @@ def test_models_in_a_file_are_tables_with_all_that_can_be_said_of_one(tmp_path):
         tmp_path,
         '[[models]]\nsource = "a/b"\n\n[[models]]\nname = "x"\nsource = "c"\nprecision = "fp32"\n'
         'providers = ["CPUExecutionProvider"]\nthreads = 1\nrevision = "main"\noffline = true\n'
-        'decode = "fast"\nspinning = true\nmax_batch = 4\nvalues = { logit_scale = 2.5 }\n',
+        'decode = "fast"\nspinning = true\nmax_batch = 4\nvalues = { logit_scale = 2.5 }\n'
+        'memory_limit = 2048\ncuda_graph = true\nengine_cache = "engines"\n',
     )
     first, second = read(config=config).settings.models
     assert first == ModelSettings(source="a/b", name="b")
     assert second == ModelSettings(
         name="x", source="c", precision="fp32", providers=["CPUExecutionProvider"], threads=1,
         revision="main", offline=True, decode="fast", spinning=True, max_batch=4,
-        values={"logit_scale": 2.5},
+        values={"logit_scale": 2.5}, memory_limit=2048, cuda_graph=True, engine_cache="engines",
     )  # fmt: skip
 
 
