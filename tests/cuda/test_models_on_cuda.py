@@ -26,6 +26,7 @@ TEXTS = ["a photo of a cat", "a red circle"]
 # Height and width at which the pictures below go into each family's graph.
 SIZES = {"clip": (64, 64), "owlvit": (128, 128), "vilt": (96, 128)}
 DRAWN = (60, 80, 3)
+RECORDED = ({}, {"cuda_graph": True})
 # The batches that numbers of pictures up to 8 are padded to.
 BUCKETS = (1, 2, 3, 4, 6, 8)
 
@@ -66,6 +67,17 @@ def warm_up(bundle, rounds, **options):
         served(model, 1 + turn % 8)
     mark("end")
     return len(warmed)
+
+
+def show_labels(bundle, number, **options):
+    """Show four pictures to a number of labels, again and again."""
+    model = vlrt.load(bundle, device="cuda", **options)
+    labels = model.encode_labels([f"thing {at}" for at in range(number)])
+    show = model.classify if model.info["family"] == "clip" else model.detect
+    for turn in range(3):
+        mark(f"round {turn}")
+        show(list(np.zeros((4, *DRAWN), np.uint8)), labels)
+    mark("end")
 
 
 def serve_in_threads(bundle, **options):
@@ -150,7 +162,20 @@ def test_pictures_go_up_as_bytes_from_where_the_device_fetches_them(on_cuda, fam
     assert sum(call["bytes"] for call in up) < pictures * 1.5
 
 
-@pytest.mark.parametrize("options", [{}, {"cuda_graph": True}], ids=["", "recorded"])
+@pytest.mark.parametrize("options", RECORDED, ids=["", "recorded"])
+@pytest.mark.parametrize(("name", "each"), [("clip", 300 * 4), ("owlvit", 256 * (4 + 4 + 16))])
+def test_of_similarities_made_there_only_results_come_back(on_cuda, bundles, name, each, options):
+    """CLIP: a logit a label. OWL-ViT: of each place the best label, its logit, and a box."""
+    log = on_cuda(show_labels, bundles(name), 300, similarity="device", **options).log
+    log = log.between("round 2", "end")
+    assert log.of("copy", from_="device", to="pageable").bytes == 4 * each
+    height, width = SIZES[name]
+    up = [call["bytes"] for call in log.of("copy", to="device") if call["from"] != "device"]
+    assert sum(up) <= 4 * height * width * 3 + 4  # labels are there already; a scale is not
+    assert not log.of("malloc")
+
+
+@pytest.mark.parametrize("options", RECORDED, ids=["", "recorded"])
 def test_memory_is_flat_after_a_warm_up(on_cuda, bundle, options):
     log = on_cuda(warm_up, bundle, 50, **options).log
     assert log.between("warm-up", "round 0").of("malloc", of="device")
