@@ -197,7 +197,9 @@ def test_threads_share_what_is_recorded(on_cuda, bundles):
     found = on_cuda(serve_in_threads, bundles("clip"), cuda_graph=True)
     assert found.value == [*range(1, 9)] * 4
     assert not found.log.of("refused")
-    assert len(found.log.of("capture")) == len(BUCKETS) + 1  # and texts of one shape
+    # And texts of one shape; what the first thread recorded before others came, once more.
+    shapes = len(BUCKETS) + 1
+    assert shapes <= len(found.log.of("capture")) <= 2 * shapes
 
 
 @pytest.mark.xfail(strict=True, reason="CUDA then refuses the memory and stops the recording")
