@@ -5,6 +5,9 @@ GPU (`benchmarks/gpu.sh`).
 """
 
 import io
+import itertools
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 
@@ -14,7 +17,7 @@ from child import mark
 from machine import Machine
 
 import vlrt
-from vlrt import cli
+from vlrt import cli, pinned
 from vlrt.errors import InferenceError, OptionError, ProviderError, VlrtError
 from vlrt.session import CUDA
 
@@ -23,6 +26,7 @@ TEXTS = ["a photo of a cat", "a red circle"]
 # Height and width at which the pictures below go into each family's graph.
 SIZES = {"clip": (64, 64), "owlvit": (128, 128), "vilt": (96, 128)}
 DRAWN = (60, 80, 3)
+RECORDED = ({}, {"cuda_graph": True})
 # The batches that numbers of pictures up to 8 are padded to.
 BUCKETS = (1, 2, 3, 4, 6, 8)
 
@@ -65,11 +69,41 @@ def warm_up(bundle, rounds, **options):
     return len(warmed)
 
 
+def show_labels(bundle, number, **options):
+    """Show four pictures to a number of labels, again and again."""
+    model = vlrt.load(bundle, device="cuda", **options)
+    labels = model.encode_labels([f"thing {at}" for at in range(number)])
+    show = model.classify if model.info["family"] == "clip" else model.detect
+    for turn in range(3):
+        mark(f"round {turn}")
+        show(list(np.zeros((4, *DRAWN), np.uint8)), labels)
+    mark("end")
+
+
 def serve_in_threads(bundle, **options):
     """Have a model serve all numbers of pictures up to 8 from eight threads, several times."""
     model = vlrt.load(bundle, device="cuda", **options)
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(lambda number: served(model, number)[0], [*range(1, 9)] * 4))
+
+
+def record_beside_readers(bundle):
+    """Record a model's runs while another thread takes pinned memory, as those that decode do."""
+    model = vlrt.load(bundle, device="cuda", cuda_graph=True)
+    done = threading.Event()
+
+    def take():
+        for steps in itertools.takewhile(lambda _: not done.is_set(), itertools.count(1)):
+            pinned.empty((steps << 10, 64), np.uint8)  # of a size that was not there yet
+            time.sleep(0.002)
+
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(take)
+        try:
+            model.warmup(BUCKETS)
+        finally:
+            done.set()
+        taking.result()
 
 
 def command(*arguments):
@@ -128,7 +162,20 @@ def test_pictures_go_up_as_bytes_from_where_the_device_fetches_them(on_cuda, fam
     assert sum(call["bytes"] for call in up) < pictures * 1.5
 
 
-@pytest.mark.parametrize("options", [{}, {"cuda_graph": True}], ids=["", "recorded"])
+@pytest.mark.parametrize("options", RECORDED, ids=["", "recorded"])
+@pytest.mark.parametrize(("name", "each"), [("clip", 300 * 4), ("owlvit", 256 * (4 + 4 + 16))])
+def test_of_similarities_made_there_only_results_come_back(on_cuda, bundles, name, each, options):
+    """CLIP: a logit a label. OWL-ViT: of each place the best label, its logit, and a box."""
+    log = on_cuda(show_labels, bundles(name), 300, similarity="device", **options).log
+    log = log.between("round 2", "end")
+    assert log.of("copy", from_="device", to="pageable").bytes == 4 * each
+    height, width = SIZES[name]
+    up = [call["bytes"] for call in log.of("copy", to="device") if call["from"] != "device"]
+    assert sum(up) <= 4 * height * width * 3 + 4  # labels are there already; a scale is not
+    assert not log.of("malloc")
+
+
+@pytest.mark.parametrize("options", RECORDED, ids=["", "recorded"])
 def test_memory_is_flat_after_a_warm_up(on_cuda, bundle, options):
     log = on_cuda(warm_up, bundle, 50, **options).log
     assert log.between("warm-up", "round 0").of("malloc", of="device")
@@ -145,6 +192,7 @@ def test_each_shape_is_recorded_once_and_then_replayed(on_cuda, bundle):
     assert later.of("graph") == later.of("graph", stale=0) != []
 
 
+@pytest.mark.xfail(strict=True, reason="ONNX Runtime records again in each thread that runs")
 def test_threads_share_what_is_recorded(on_cuda, bundles):
     found = on_cuda(serve_in_threads, bundles("clip"), cuda_graph=True)
     assert found.value == [*range(1, 9)] * 4
@@ -152,6 +200,13 @@ def test_threads_share_what_is_recorded(on_cuda, bundles):
     # And texts of one shape; what the first thread recorded before others came, once more.
     shapes = len(BUCKETS) + 1
     assert shapes <= len(found.log.of("capture")) <= 2 * shapes
+
+
+@pytest.mark.xfail(strict=True, reason="CUDA then refuses the memory and stops the recording")
+def test_pinned_memory_may_be_taken_while_a_run_is_recorded(on_cuda, bundles):
+    log = on_cuda(record_beside_readers, bundles("clip"), machine=Machine(capture_ms=20)).log
+    assert log.of("captured", whole=True)
+    assert not log.of("refused")
 
 
 def test_a_second_device_takes_it_all(on_cuda, bundle):
