@@ -94,7 +94,7 @@ def load(
             what it computes. Without, as much as its largest run needs.
         cuda_graph: on CUDA, record the first run of each shape and replay it: the lowest latency,
             for buffers of its own for each shape, up to 64 of them.
-        engine_cache: for TensorRT, the folder that its engines are kept in; made if it is not there.
+        engine_cache: for TensorRT, the folder that its engines are kept in; made if there is none.
         similarity: "numpy", or "device" to compare pictures with labels on the GPU too, which pays
             for thousands of labels.
         wrap: given a component's name and its session, returns what the model runs instead, such as
