@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from vlrt.bundle import FOR_CUDA, graph_file
+from vlrt.describe import largest_error, lowest_cosine
 from vlrt.errors import BundleError, InferenceError
 
 from . import gates
@@ -88,8 +89,11 @@ def _try(
     if not whys:
         for component, entry in made.items():
             run.components[component][precision][FOR_CUDA] = entry
+            kept = entry["recipe"]["layers_kept_fp32"]
             run.say(
-                f"  {entry['files'][0]}: in fp32 {len(entry['recipe']['layers_kept_fp32'])} layers"
+                f"  {entry['files'][0]}: lowest cosine {lowest_cosine(entry['parity'])}, "
+                f"largest error {largest_error(entry['parity']):.1e}"
+                + (f", {len(kept)} layers in fp32" if kept else "")
             )
     return whys
 

@@ -184,15 +184,21 @@ def save(model: onnx.ModelProto, path: Path) -> list[str]:
 def save_beside(model: onnx.ModelProto, path: Path, other: Path) -> list[str]:
     """Write a graph that has the weights of another, which is there; returns its file names.
 
-    What the other keeps in a file of its own, it shares.
+    What the other keeps in a file of its own, it shares: tensors of one name, type and shape.
     """
     saved = onnx.load(other, load_external_data=False).graph.initializer
     kept = {tensor.name: tensor for tensor in saved if tensor.external_data}
     for tensor in model.graph.initializer:
-        if tensor.name in kept:
-            tensor.CopyFrom(kept[tensor.name])
+        there = kept.get(tensor.name)
+        if there is not None and _kind(tensor) == _kind(there):
+            tensor.CopyFrom(there)
     onnx.save_model(model, path)
     return [path.name, f"{other.name}_data"] if kept else [path.name]
+
+
+def _kind(tensor: onnx.TensorProto) -> tuple[int, list[int]]:
+    """The type and the shape of a tensor."""
+    return tensor.data_type, list(tensor.dims)
 
 
 def _tapped(outputs: Arrays, prefix: str) -> dict[str, NDArray[Any]]:

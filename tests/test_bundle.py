@@ -10,7 +10,10 @@ from checkpoints import edit_json, read_json, write_json
 import vlrt
 from vlrt import hardware
 from vlrt.bundle import (
+    FOR_CUDA,
     FORMAT_VERSION,
+    FORMS,
+    SIMILARITY,
     SUFFIXES,
     Settings,
     graph_file,
@@ -570,3 +573,39 @@ def test_settings_are_a_mapping_that_knows_its_file():
         settings.section("nested").need("z")
     with pytest.raises(BundleError, match=r"a/config\.json: 'list' is \[\], not an object"):
         settings.section("list")
+
+
+# --- forms ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_are_those_that_the_manifest_lists(tiny_bundle, form):
+    bundle = open_bundle(tiny_bundle)
+    assert bundle.formed(form) == bundle.formed(form, ["vision_model"]) == ["fp32", "fp16"]
+    assert bundle.formed(form, ["no_such"]) == bundle.formed("no_such") == []
+    paths = bundle.fetch(("vision_model", "text_model"), "fp16", form=form)
+    for component, path in paths.items():
+        assert path == tiny_bundle / graph_file(component, "fp16", form)
+        assert path.is_file()
+
+
+def test_a_form_of_a_foreign_bundle_is_none_of_its_components(foreign_bundle):
+    bundle = open_bundle(foreign_bundle)
+    assert set(bundle.variants) == {"vision_model", "text_model"}
+    assert [bundle.formed(form) for form in FORMS] == [[], []]
+
+
+def test_a_form_that_was_replaced_is_refused(own_bundle):
+    path = own_bundle / graph_file("vision_model", "fp16", FOR_CUDA)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError, match="sha256 differs"):
+        open_bundle(own_bundle).fetch(("vision_model",), "fp16", form=FOR_CUDA)
+
+
+def test_the_graph_of_similarities_is_checked_as_others_are(own_bundle):
+    bundle = open_bundle(own_bundle)
+    path = bundle.fetch_similarity()
+    assert path == own_bundle / SIMILARITY
+    path.write_bytes(b"")
+    with pytest.raises(IntegrityError, match="has 0 bytes"):
+        bundle.fetch_similarity()

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrt import demo
-from vlrt.bundle import FOR_CUDA, PORTABLE, SUFFIXES, Bundle, graph_file
+from vlrt.bundle import FOR_CUDA, PORTABLE, SUFFIXES, Bundle, graph_file, open_bundle
 from vlrt.choice import choose_precision, rows_apart
 from vlrt.errors import BundleError, PrecisionError
 from vlrt.files import Settings
 from vlrt.hardware import FAST, MEANINGS, SATURATING
-from vlrt.load import load
+from vlrt.load import decide, load
+from vlrt.placement import placed
 from vlrt.session import CPU, CUDA
 
 GRAPHS = ("vision_model", "text_model")
@@ -338,6 +339,23 @@ def test_what_has_no_plain_operators_is_refused_elsewhere(requested, portable, s
     bundle = described(USUAL, portable=portable)
     with pytest.raises(PrecisionError, match=says):
         choose_precision(bundle, GRAPHS, requested, OPENVINO, "vnni")
+
+
+def test_a_bundle_of_int8_alone_stays_on_the_cpu_unless_cuda_was_asked_for():
+    bundle = open_bundle(demo.bundle("clip"))
+    plan = decide(bundle, GRAPHS, placed((CUDA, CPU)), "vnni")
+    assert (plan.placement.provider, plan.choice.precision) == (CPU, "int8")
+    assert plan.placement.reason.startswith("auto: CUDA is there, but has no kernels")
+    assert not plan.placement.asked_for
+    for precision in ("auto", "int8"):
+        with pytest.raises(PrecisionError, match="int8 is for the CPU"):
+            decide(bundle, GRAPHS, placed((CUDA, CPU), "cuda"), "vnni", precision=precision)
+
+
+def test_a_bundle_of_more_goes_to_cuda_where_it_is(tiny_bundle):
+    plan = decide(open_bundle(tiny_bundle), GRAPHS, placed((CUDA, CPU)), "vnni")
+    assert (plan.placement.provider, plan.choice.precision) == (CUDA, "fp16")
+    assert plan.choice.form == FOR_CUDA
 
 
 # --- what is asked for ----------------------------------------------------------------------------

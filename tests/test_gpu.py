@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from test_pinned import Runtime
 
+from vlrt import pinned
 from vlrt.device import OnDevice
 from vlrt.errors import ProviderError
 from vlrt.gpu import Gpu, counted_nodes
 from vlrt.placement import CPU, CUDA, Placement, Wishes, placed
-from vlrt.recorded import MOST_SHAPES
+from vlrt.recorded import MOST_SHAPES, Recorder
+from vlrt.recording_lock import NOTHING_IS_RECORDED
 
 ON_GPU = (CUDA, CPU)
 
@@ -80,7 +83,7 @@ class Engine:
     """A graph that doubles `x` [batch, 2] to `y`, and adds its columns to `z` [batch]."""
 
     def __init__(self, axes="batch"):
-        self.axes, self.shapes, self.ids = axes, [], []
+        self.axes, self.shapes, self.ids, self.threads = axes, [], [], []
 
     def get_inputs(self):
         return [SimpleNamespace(name="x", shape=[self.axes, 2])]
@@ -99,6 +102,7 @@ class Engine:
         return [{"y": feed["x"] * 2, "z": feed["x"].sum(axis=1)}[name] for name in names]
 
     def run_with_iobinding(self, binding, options):
+        self.threads.append(threading.get_ident())
         self.ids.append(None if options is None else options["gpu_graph_id"])
         made = self.run(list(binding.outputs), {"x": binding.inputs["x"].array})
         for (name, value), array in zip(binding.outputs.items(), made, strict=True):
@@ -213,6 +217,50 @@ def test_threads_that_share_a_recording_get_their_own_results():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def in_a_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_one_thread_records_itself_and_several_let_another_do_it():
+    """ONNX Runtime keeps what it recorded for each thread apart."""
+    engine = Engine()
+    gpu = on_gpu(engine, cuda_graph=True)
+    for _ in range(3):
+        gpu.run(rows(1))
+    assert set(engine.threads) == {threading.get_ident()}
+    engine.threads.clear()
+    for _ in range(3):
+        in_a_thread(lambda: gpu.run(rows(1)))
+        gpu.run(rows(1))
+    (worker,) = set(engine.threads)
+    assert worker != threading.get_ident()
+
+
+@pytest.mark.parametrize("work", ["run", "upload", "take"])
+def test_while_something_is_recorded_nobody_else_uses_cuda(work, monkeypatch):
+    recorded, others = Recorder(ORT, Engine(), 3, ["y"]), on_gpu(Engine())
+    done = threading.Event()
+
+    def use_cuda():
+        if work == "run":
+            others.run(rows(1))
+        elif work == "upload":
+            others.upload(rows(1)["x"])
+        else:
+            pinned.Pool(Runtime(), 0).empty((1,), np.uint8)
+        done.set()
+
+    thread = threading.Thread(target=use_cuda)
+    with NOTHING_IS_RECORDED:
+        thread.start()
+        assert not done.wait(0.05)
+        recorded.run(rows(1), ["y"], [])  # the thread that records may go on
+    assert done.wait(10)
+    thread.join()
 
 
 # --- where nodes run ------------------------------------------------------------------------------

@@ -98,6 +98,12 @@ class Bundle:
         """The precisions that all of some components have, in the order of `SUFFIXES`."""
         return [p for p in SUFFIXES if all(p in self.variants[name] for name in components)]
 
+    def formed(self, form: str, components: Sequence[str] | None = None) -> list[str]:
+        """The precisions that some components, or all, have in one of `FORMS`."""
+        there = self.forms.get(form, {})
+        names = tuple(self.variants) if components is None else components
+        return [p for p in SUFFIXES if names and all(p in there.get(name, ()) for name in names)]
+
     @property
     def fingerprint(self) -> str:
         """Which weights these are: the same for every precision of one checkpoint."""

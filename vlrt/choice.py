@@ -96,8 +96,7 @@ def _form(bundle: Bundle, components: Sequence[str], precision: str, kind: str) 
     if bundle.manifest is None or kind == "cpu":
         return ""
     form = FOR_CUDA if kind == "cuda" else PORTABLE
-    there = bundle.forms.get(form, {})
-    return form if all(precision in there.get(name, ()) for name in components) else ""
+    return form if precision in bundle.formed(form, components) else ""
 
 
 def runs_on_cuda(bundle: Bundle, components: Sequence[str]) -> list[str]:
@@ -127,8 +126,7 @@ def _portable(
     bundle: Bundle, components: Sequence[str], held: Sequence[str], requested: str, kind: str
 ) -> list[str]:
     """The precisions that a bundle of vlrt's has graphs of plain operators for."""
-    listed = bundle.forms.get(PORTABLE, {})
-    plain = [p for p in held if all(p in listed.get(name, ()) for name in components)]
+    plain = [p for p in held if p in bundle.formed(PORTABLE, components)]
     if not plain or requested in set(held) - set(plain):
         there = f"valid: {', '.join(plain)}" if plain else "export it again with fp32 or fp16"
         asked = f"{bundle.name} in {requested}" if requested in held else bundle.name

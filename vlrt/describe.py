@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from vlrt import hardware
-from vlrt.bundle import Bundle
+from vlrt.bundle import FOR_CUDA, PORTABLE, Bundle
 from vlrt.errors import VlrtError
 from vlrt.files import Settings
 from vlrt.kernels import int8_kernels
@@ -13,6 +13,7 @@ from vlrt.load import components_of, decide, import_family
 from vlrt.session import place
 
 Parity = Mapping[str, Mapping[str, float]]
+_FORMS = {FOR_CUDA: "for CUDA", PORTABLE: "portable"}
 
 
 def describe(bundle: Bundle) -> Iterator[str]:
@@ -20,6 +21,9 @@ def describe(bundle: Bundle) -> Iterator[str]:
     yield f"bundle      {bundle.name}"
     yield f"family      {bundle.config.need('model_type')}"
     yield f"precisions  {', '.join(bundle.precisions) or 'none that all components share'}"
+    for form, what in _FORMS.items():
+        if made := bundle.formed(form):
+            yield f"{what:<11} {', '.join(made)}"
     if bundle.manifest is None:
         yield "manifest    none: a foreign bundle; its files and its quality are not checked"
     else:

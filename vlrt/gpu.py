@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vlrt.device import Feed, OnDevice, run_bound
 from vlrt.errors import ProviderError
 from vlrt.placement import CPU, Placement
 from vlrt.recorded import Recorder
+from vlrt.recording_lock import NOTHING_IS_RECORDED
 
 # Arithmetic on shapes, which ONNX Runtime leaves to the CPU even where a GPU could do it: a few
 # whole numbers, of which the CPU has to know the result.
@@ -69,10 +71,12 @@ class Gpu:
         if self._recorder is not None:
             found = self._recorder.run(feed, fetch, keep)
         elif keep or len(arrays) < len(feed):
-            found = run_bound(self._session, self._device_id, feed, self._outputs, fetch, None)
+            with self._undisturbed():
+                found = run_bound(self._session, self._device_id, feed, self._outputs, fetch, None)
         else:
             names = list(fetch)
-            found = dict(zip(names, self._session.run(names, arrays), strict=True))
+            with self._undisturbed():
+                found = dict(zip(names, self._session.run(names, arrays), strict=True))
         kept = {name: found[name] for name in keep}
         return {name: found[name][:rows] for name in fetch} | {
             name: OnDevice(value, value.shape()[0] if rows is None else rows)
@@ -81,8 +85,14 @@ class Gpu:
 
     def upload(self, array: NDArray[np.float32]) -> OnDevice:
         """An array in the GPU's memory."""
-        value = self._ort.OrtValue.ortvalue_from_numpy(array, "cuda", self._device_id)
+        with NOTHING_IS_RECORDED:
+            value = self._ort.OrtValue.ortvalue_from_numpy(array, "cuda", self._device_id)
         return OnDevice(value, len(array))
+
+    @staticmethod
+    def _undisturbed() -> AbstractContextManager[Any]:
+        """Wait for recordings of other graphs, if there may be any in this process."""
+        return NOTHING_IS_RECORDED if Recorder.number else nullcontext()
 
 
 def counted_nodes(ort: Any, session: Any, path: Path, placement: Placement) -> Mapping[str, int]:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from vlrt.recording_lock import NOTHING_IS_RECORDED
+
 # Sizes in steps, so that batches of nearly one size share what was taken.
 _STEP = 1 << 16
 # Bytes that may lie unused; what comes back beyond that goes to the system.
@@ -59,6 +61,10 @@ class Pool:
             if self._unused[size]:
                 self._size_unused -= size
                 return self._unused[size].pop()
+        with NOTHING_IS_RECORDED:
+            return self._taken(size)
+
+    def _taken(self, size: int) -> int | None:
         address, before = ctypes.c_void_p(), ctypes.c_int()
         # A thread has a device; others of the process may count on theirs.
         self._runtime.cudaGetDevice(ctypes.byref(before))
@@ -73,12 +79,17 @@ class Pool:
         return address.value
 
     def _give_back(self, size: int, address: int) -> None:
+        # It may be garbage that is collected anywhere, even by who waits for a recording.
+        spare = self._size_unused + size > _MOST_UNUSED
+        if spare and NOTHING_IS_RECORDED.acquire(blocking=False):
+            try:
+                self._runtime.cudaFreeHost(ctypes.c_void_p(address))
+            finally:
+                NOTHING_IS_RECORDED.release()
+            return
         with self._lock:
-            if self._size_unused + size <= _MOST_UNUSED:
-                self._unused[size].append(address)
-                self._size_unused += size
-                return
-        self._runtime.cudaFreeHost(ctypes.c_void_p(address))
+            self._unused[size].append(address)
+            self._size_unused += size
 
 
 _pools: list[Pool] = []

@@ -25,6 +25,7 @@ from vlrt.placement import (
     Wishes,
     placed,
 )
+from vlrt.recording_lock import NOTHING_IS_RECORDED
 
 __all__ = [
     "CPU", "CUDA", "OPENVINO", "TENSORRT", "Arrays", "OnDevice", "Placement", "Provider", "Runner",
@@ -163,13 +164,14 @@ def _opened(graph: str | bytes, placement: Placement, options: Any, threads: int
         preload()
         # Where every node runs is asked of the session.
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    session = engine().InferenceSession(
-        graph,
-        sess_options=options,
-        providers=[name for name, _ in placement.providers],
-        provider_options=[_with_threads(*pair, threads) for pair in placement.providers],
-        enable_fallback=0,  # to the CPU, which it would print and not raise
-    )
+    with NOTHING_IS_RECORDED if placement.uses_cuda else contextlib.nullcontext():
+        session = engine().InferenceSession(
+            graph,
+            sess_options=options,
+            providers=[name for name, _ in placement.providers],
+            provider_options=[_with_threads(*pair, threads) for pair in placement.providers],
+            enable_fallback=0,  # to the CPU, which it would print and not raise
+        )
     active = session.get_providers()
     if active[0] != placement.provider:
         raise ProviderError(
@@ -347,6 +349,11 @@ class Session:
         for name, tensor in self.inputs.items():
             given = inputs[name]
             if not isinstance(given, OnDevice):
+                if tensor.dtype == np.uint8 and np.asarray(given).dtype.kind == "f":
+                    raise InferenceError(
+                        f"{name} of the graph is bytes, uint8 {list(tensor.shape)}; given: "
+                        f"{given.dtype} {list(given.shape)}"
+                    )
                 given = np.ascontiguousarray(given, dtype=tensor.dtype)
             feed[name] = given
         return feed

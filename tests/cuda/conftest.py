@@ -1,5 +1,6 @@
 """Running what a test wants on a machine with GPUs, pretended."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 from environment import Environment
 from machine import Found, Machine, make, run
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +37,33 @@ def on_cuda(
         return run(function, arguments, named, machine=machine, environment=environment, root=root)
 
     return on_machine
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Bundles of each family's drawn shapes in fp32 and fp16, by its name, made when asked for."""
+    pytest.importorskip("safetensors", reason="checkpoints are read by safetensors")
+    pytest.importorskip("onnx", reason="bundles are written by onnx")
+    from pictures import picture
+
+    from vlrt_export import pipeline, reference
+    from vlrt_export.samples import Samples
+
+    few = Samples([picture("RGB", (60, 80))], ["a photo of a cat"])
+
+    @functools.cache
+    def made(family: str) -> Path:
+        out = tmp_path_factory.mktemp("bundles") / family
+        with pytest.MonkeyPatch.context() as patch:
+            # What runs on the stand-ins gives no numbers that could be compared.
+            patch.setattr(reference, "missing", lambda: ["torch"])
+            pipeline.export(
+                str(DATA / f"{family}-shapes"),
+                out,
+                precisions=("fp32", "fp16"),
+                calibrate=few,
+                say=lambda line: None,
+            )
+        return out
+
+    return made

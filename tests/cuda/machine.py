@@ -29,6 +29,7 @@ class Machine:
         memory: of each, in MiB, beyond which nothing is given out; None for no end.
         driver: the newest CUDA that the driver knows, as CUDA writes it.
         release: the driver's own version.
+        capture_ms: what each capture takes longer, so that other threads do what they do meanwhile.
         without: file names of libraries that are not installed.
         system: whether pip's libraries of NVIDIA are found by everyone, as if the system had them,
             and not just by who looks in their folder.
@@ -40,8 +41,9 @@ class Machine:
     memory: int | None = None
     driver: int = 13000
     release: str = "580.65.06"
+    capture_ms: int = 0
     without: tuple[str, ...] = ()
-    system: bool = True
+    system: bool = False
 
     def variables(self) -> dict[str, str]:
         """What `stand_in/machine.h` reads."""
@@ -52,6 +54,7 @@ class Machine:
             "MEMORY": self.memory,
             "DRIVER": self.driver,
             "DRIVER_RELEASE": self.release,
+            "CAPTURE_MS": self.capture_ms,
         }
         return {f"STAND_IN_{name}": str(value) for name, value in told.items() if value is not None}
 
@@ -70,19 +73,10 @@ class Log(list[dict[str, Any]]):
     - "mark": "name", by `child.mark`.
     """
 
-    def after(self, mark: str) -> "Log":
-        """What came after a mark."""
-        marks = [
-            i for i, call in enumerate(self) if call["call"] == "mark" and call["name"] == mark
-        ]
-        return Log(self[marks[-1] + 1 :])
-
-    def until(self, mark: str) -> "Log":
-        """What came before a mark."""
-        marks = [
-            i for i, call in enumerate(self) if call["call"] == "mark" and call["name"] == mark
-        ]
-        return Log(self[: marks[0]])
+    def between(self, start: str, end: str) -> "Log":
+        """What came after a mark and before another."""
+        names = [call["name"] if call["call"] == "mark" else None for call in self]
+        return Log(self[names.index(start) + 1 : names.index(end)])
 
     def of(self, call: str, **fields: Any) -> "Log":
         """Calls of one name, and with these values."""

@@ -1,12 +1,15 @@
 """The stand-ins keep to CUDA's rules where ONNX Runtime relies on them, and answer for a driver."""
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from machine import Machine
 
+SYSTEM = Machine(system=True)  # libraries are opened by their names
 TO_DEVICE, TO_HOST = 1, 2  # cudaMemcpyKind
-INVALID, NO_MEMORY, CAPTURING = 1, 2, 900  # cudaError_t
+INVALID, NO_MEMORY = 1, 2  # cudaError_t
+GLOBAL, OWN, RELAXED = 0, 1, 2  # cudaStreamCaptureMode
 
 # --- what runs on the machine ---------------------------------------------------------------------
 
@@ -73,13 +76,26 @@ def captures():
     return found
 
 
-def spoilt():
-    """What is said where memory is asked for within a capture, and by the capture's end."""
+def spoilt(mode, heeds, *, elsewhere):
+    """What is said where memory is asked for within a capture, and by the capture's end.
+
+    `mode` is the capture's, `heeds` that of the thread that asks, which may be another.
+    """
     cuda = ctypes.CDLL("libcudart.so.13")
     stream, graph = ctypes.c_void_p(), ctypes.c_void_p()
     cuda.cudaStreamCreate(ctypes.byref(stream))
-    cuda.cudaStreamBeginCapture(stream, 0)
-    return [block(cuda, 1)[1], cuda.cudaStreamEndCapture(stream, ctypes.byref(graph))]
+
+    def ask():
+        cuda.cudaThreadExchangeStreamCaptureMode(ctypes.byref(ctypes.c_int(heeds)))
+        return block(cuda, 1)[1]
+
+    cuda.cudaStreamBeginCapture(stream, mode)
+    if elsewhere:
+        with ThreadPoolExecutor(1) as pool:
+            said = pool.submit(ask).result()
+    else:
+        said = ask()
+    return [said, cuda.cudaStreamEndCapture(stream, ctypes.byref(graph))]
 
 
 def driver():
@@ -113,7 +129,7 @@ def driver():
 
 
 def test_copies_are_real_and_their_ends_are_known(on_cuda):
-    found = on_cuda(copies)
+    found = on_cuda(copies, machine=SYSTEM)
     assert found.value == ["bytes", [0, 0, INVALID, INVALID]]
     ends = [(call["from"], call["to"], call["bytes"]) for call in found.log.of("copy")]
     assert ends == [("pinned", "device", 5), ("device", "pageable", 5)]
@@ -123,22 +139,33 @@ def test_copies_are_real_and_their_ends_are_known(on_cuda):
     ("memory_of_each", "errors"), [(0, [NO_MEMORY] * 3), (1, [0, NO_MEMORY, 0]), (None, [0] * 3)]
 )
 def test_memory_ends_where_the_machine_says(on_cuda, memory_of_each, errors):
-    found = on_cuda(memory, machine=Machine(memory=memory_of_each))
+    found = on_cuda(memory, machine=Machine(memory=memory_of_each, system=True))
     assert found.value == errors
     given = [call["given"] for call in found.log.of("malloc", of="device")]
     assert given == [error == 0 for error in errors]
 
 
 def test_what_is_captured_happens_at_each_launch(on_cuda):
-    found = on_cuda(captures)
+    found = on_cuda(captures, machine=SYSTEM)
     assert found.value == ["", "a", "b"]
     assert len(found.log.of("graph", copies=1)) == 2
 
 
-def test_memory_is_not_given_out_while_a_stream_is_captured(on_cuda):
-    found = on_cuda(spoilt)
-    assert found.value == [CAPTURING, 901]
-    assert found.log.of("refused")
+@pytest.mark.parametrize(
+    ("mode", "heeds", "elsewhere", "refused"),
+    [
+        (GLOBAL, GLOBAL, False, True),
+        (GLOBAL, GLOBAL, True, True),
+        (GLOBAL, RELAXED, True, False),
+        (OWN, GLOBAL, False, True),
+        (OWN, GLOBAL, True, False),
+        (RELAXED, GLOBAL, False, False),
+    ],
+)
+def test_memory_may_be_refused_while_a_stream_is_captured(on_cuda, mode, heeds, elsewhere, refused):
+    found = on_cuda(spoilt, mode, heeds, elsewhere=elsewhere, machine=SYSTEM)
+    assert found.value == ([900, 901] if refused else [0, 0])
+    assert len(found.log.of("refused")) == refused
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ Here they run on the CPU, which has all of their operators; `tests/cuda` sees wh
 CUDA's provider.
 """
 
+import tempfile
 from collections import Counter
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ pytest.importorskip("safetensors")
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from vlrt_export import clip, gates, owlv2, owlvit, pipeline, pixels, recipes, reference, vilt
+from vlrt_export import clip, owlv2, owlvit, pipeline, pixels, recipes, reference, vilt
 from vlrt_export.checkpoint import Checkpoint
 from vlrt_export.precision import IN_FORMS, Recipe
 from vlrt_export.samples import Samples
@@ -91,14 +91,10 @@ def build(opened, component, precision="fp32", form="", **changes):
 
 
 def run(model, inputs):
-    path = Path(run.scratch) / "graph.onnx"
-    path.write_bytes(model.SerializeToString())
-    return Session(path, place("cpu"), threads=1).run(inputs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _scratch(tmp_path_factory):
-    run.scratch = tmp_path_factory.mktemp("graphs")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "graph.onnx"
+        path.write_bytes(model.SerializeToString())
+        return Session(path, place("cpu"), threads=1).run(inputs)
 
 
 def given(opened, shapes=None, lengths=LENGTHS, seed=0):
@@ -390,11 +386,6 @@ def export(root, out, *precisions, **options):
     return report, read_json(out / MANIFEST)
 
 
-@lru_cache
-def components(model_type):
-    return EXPORTERS[model_type].COMPONENTS
-
-
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("name", ["clip", "owlvit", "owlv2", "vilt, pairs"])
 def test_it_is_written_proved_and_listed(unproved, monkeypatch, tmp_path, name, shared):
@@ -404,7 +395,7 @@ def test_it_is_written_proved_and_listed(unproved, monkeypatch, tmp_path, name, 
     root = WRITERS[kind](tmp_path / "checkpoint", *arguments, **named)
     report, manifest = export(root, tmp_path / "out", *IN_FORMS, "int8")
     assert report.refused == {}
-    for component in components(Checkpoint(name, root).model_type):
+    for component in of(Checkpoint(name, root)).COMPONENTS:
         variants = manifest["components"][component]["variants"]
         assert FOR_CUDA not in variants["int8"]
         for precision in IN_FORMS:
@@ -428,7 +419,7 @@ def test_products_are_shared_with_the_graph_beside_it(unproved, monkeypatch, tmp
     for kind, own in (("clip", set()), ("owlvit", {"class_head", "box_head"}), ("vilt", set())):
         root = WRITERS[kind](tmp_path / f"{kind}-checkpoint")
         export(root, tmp_path / kind)
-        for component in components(kind):
+        for component in EXPORTERS[kind].COMPONENTS:
             for precision in IN_FORMS:
                 file = tmp_path / kind / graph_file(component, precision, FOR_CUDA)
                 kept = [
@@ -441,12 +432,6 @@ def test_products_are_shared_with_the_graph_beside_it(unproved, monkeypatch, tmp
                 ]
                 heads = {name.split(".")[0] for name in kept}
                 assert heads <= (own if precision == "fp16" else set())
-
-
-def owl_gates(monkeypatch, **changes):
-    task = "zero-shot-object-detection"
-    usual = gates.GATES[task]["fp16"]
-    monkeypatch.setitem(gates.GATES[task], "fp16", gates.replace(usual, **changes))
 
 
 def test_heads_that_fp16_spoils_stay_in_fp32(unproved, monkeypatch, tmp_path):

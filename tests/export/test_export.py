@@ -13,7 +13,7 @@ from tolerances import EMBED_ABS, EMBED_COSINE
 from without import run_without
 
 import vlrt
-from vlrt.bundle import FORMS, MANIFEST, SETTINGS_FILES, graph_file
+from vlrt.bundle import FORMS, MANIFEST, SETTINGS_FILES, SIMILARITY, graph_file
 from vlrt.errors import (
     BundleError,
     ExportError,
@@ -87,6 +87,7 @@ def test_a_bundle_holds_its_graphs_settings_and_manifest(tiny_bundle, tiny_check
     graphs |= {
         graph_file(c, p, form) for c in clip.COMPONENTS for p in ("fp32", "fp16") for form in FORMS
     }
+    graphs.add(SIMILARITY)
     assert set(everything_in(tiny_bundle)) == {MANIFEST, "onnx", *SETTINGS_FILES, *graphs}
     for name in SETTINGS_FILES:
         assert (tiny_bundle / name).read_bytes() == (tiny_checkpoint / name).read_bytes()
@@ -140,7 +141,7 @@ def test_the_same_checkpoint_makes_the_same_graphs(unproved, tmp_path, tiny_chec
         export(tiny_checkpoint, tmp_path / name, "fp32", "int8")
         hashes.append({p.name: file_sha256(p) for p in (tmp_path / name / "onnx").iterdir()})
     assert hashes[0] == hashes[1]
-    assert len(hashes[0]) == 8
+    assert len(hashes[0]) == 9
 
 
 def test_large_weights_go_to_a_file_of_their_own(

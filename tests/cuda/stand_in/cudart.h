@@ -20,6 +20,10 @@ int current_device(void);
 int capturing(void);
 cudaError_t refused_while_capturing(void);
 
+/* Whether the stream that is captured waits for the legacy stream, which then may not be used: copies
+   that wait are its. */
+int capturing_blocks(void);
+
 /* Whether a stream is the one being captured. */
 int is_captured(cudaStream_t stream);
 

@@ -137,7 +137,7 @@ static cudaError_t copy(void *to, const void *from, size_t bytes, enum cudaMemcp
                         int waits, cudaStream_t stream) {
     if (bytes == 0)
         return cudaSuccess;
-    if (waits && capturing())
+    if (waits && capturing_blocks())
         return refused_while_capturing();
     enum kind end = kind_of(to), start = kind_of(from);
     if (!as_said(end, start, direction))
@@ -171,7 +171,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
 }
 
 cudaError_t cudaMemset(void *address, int value, size_t bytes) {
-    if (capturing())
+    if (capturing_blocks())
         return refused_while_capturing();
     memset(address, value, bytes);
     return cudaSuccess;

@@ -4,6 +4,10 @@
 
 #include "cudart.h"
 
+struct CUstream_st {
+    unsigned flags;
+};
+
 /* What a stream was told to do while it was captured: a copy, or a call of the host. */
 struct node {
     void *to;
@@ -29,13 +33,30 @@ static enum cudaStreamCaptureMode mode_of_capture;
 static pthread_t thread_of_capture;
 static int spoilt;
 
-/* In the global mode no thread may do what is unsafe, in the thread's own mode that thread alone. */
+/* How a thread heeds captures; by default it heeds those of other threads, if they are global. */
+static __thread enum cudaStreamCaptureMode heeds = cudaStreamCaptureModeGlobal;
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode) {
+    enum cudaStreamCaptureMode before = heeds;
+    heeds = *mode;
+    *mode = before;
+    return cudaSuccess;
+}
+
 int capturing(void) {
     pthread_mutex_lock(&lock);
-    int all = mode_of_capture == cudaStreamCaptureModeGlobal;
-    int own = mode_of_capture == cudaStreamCaptureModeThreadLocal &&
-              pthread_equal(thread_of_capture, pthread_self());
-    int found = capture && (all || own);
+    int own = pthread_equal(thread_of_capture, pthread_self()) &&
+              mode_of_capture != cudaStreamCaptureModeRelaxed;
+    int others = mode_of_capture == cudaStreamCaptureModeGlobal &&
+                 heeds == cudaStreamCaptureModeGlobal;
+    int found = capture && heeds != cudaStreamCaptureModeRelaxed && (own || others);
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+int capturing_blocks(void) {
+    pthread_mutex_lock(&lock);
+    int found = capture && !(captured && captured->flags & cudaStreamNonBlocking);
     pthread_mutex_unlock(&lock);
     return found;
 }
@@ -88,13 +109,16 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t call, void *arg
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreate(cudaStream_t *stream) {
-    *stream = malloc(1);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+    *stream = malloc(sizeof **stream);
+    if (!*stream)
+        abort();
+    (*stream)->flags = flags;
     return unusable();
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
-    return cudaStreamCreate(stream);
+cudaError_t cudaStreamCreate(cudaStream_t *stream) {
+    return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -112,7 +136,7 @@ static cudaError_t waited(const char *for_what, int refused) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     return waited("stream", is_captured(stream));
 }
-cudaError_t cudaDeviceSynchronize(void) { return waited("device", capturing()); }
+cudaError_t cudaDeviceSynchronize(void) { return waited("device", capture != NULL); }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) { return waited("event", 0); }
 
 cudaError_t cudaEventCreate(cudaEvent_t *event) {
@@ -157,6 +181,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    usleep((useconds_t)machine_number("STAND_IN_CAPTURE_MS", 0) * 1000);
     pthread_mutex_lock(&lock);
     *graph = capture;
     int failed = spoilt || !capture;

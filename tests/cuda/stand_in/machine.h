@@ -6,6 +6,7 @@
    STAND_IN_MEMORY      memory of each, in MiB: beyond it nothing is given out. By default 81,920
                         are told of, and there is no limit
    STAND_IN_DRIVER      the newest CUDA that the driver knows, as CUDA writes it; 13000
+   STAND_IN_CAPTURE_MS  how many milliseconds a capture takes longer than it would
    STAND_IN_LOG         a file, to which every call that matters is added, one JSON object a line
 */
 #ifndef STAND_IN_MACHINE_H
