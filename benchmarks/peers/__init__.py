@@ -87,6 +87,10 @@ OURS = "ours"
 # Modules here that are no engines.
 _SHARED = ("towers",)
 
+# What a tower gives that a GPU's head takes there: embeddings of every place of a picture, which
+# nobody wants in the host's memory.
+_STAYING = dict.fromkeys(("owlvit", "owlv2"), frozenset({"image_class_embeds"}))
+
 BEST = 10  # detections that are compared, of each picture
 ANSWERS = 5
 
@@ -124,6 +128,7 @@ class Stage:
 
     Attributes:
         run: one run, to a result in the host's memory: on a GPU, too, it ends when that is there.
+            What is `staying` is ready on the GPU then.
         outputs: a result as arrays by name.
     """
 
@@ -194,6 +199,11 @@ def inputs(job: Mapping[str, Any], stage: str, *, levels: bool = False) -> Array
         if "levels" in made and not levels:
             made["pixel_values"] = values_of(made.pop("levels"), file["level_table"])
     return made
+
+
+def staying(job: Mapping[str, Any]) -> frozenset[str]:
+    """The outputs of a tower that stay on a job's device, for all contenders alike."""
+    return frozenset() if job["device"] == "cpu" else _STAYING.get(job["family"], frozenset())
 
 
 def level_table(job: Mapping[str, Any]) -> NDArray[np.float32]:

@@ -348,13 +348,14 @@ def test_tensorrt_is_skipped_where_it_is_not(monkeypatch, tmp_path):
 # --- the report -----------------------------------------------------------------------------------
 
 
-def told_of(piece, found, model="clip-b32", status="done", why=None):
+def told_of(piece, found, model="clip-b32", status="done", why=None, quick=False):
     conditions = {
         "date": "2026-11-29", "commit": "abc", "versions": {"torch": "2.11.0"},
         "machine": {"gpus": [{"name": "H200"}], "processor": "CPU", "cores": 16},
     }  # fmt: skip
     return {"piece": piece, "model": model, "status": status, "why": why, "found": found,
-            "conditions": conditions, "settings": {"size": "full", "device": "cuda"}}  # fmt: skip
+            "conditions": conditions,
+            "settings": {"size": "full", "device": "cuda", "quick": quick}}  # fmt: skip
 
 
 _ESTIMATE = {"value": 2.0, "low": 1.9, "high": 2.1}
@@ -418,6 +419,14 @@ def test_every_piece_has_its_table(piece, line):
     assert line in made
     assert "H200; CPU, 16 CPUs; torch 2.11.0; commit abc" in made
     assert "A rehearsal" not in made
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_quick_record_gives_way_to_a_whole_one(quick):
+    slower = {"rows": [_FOUND["end-to-end"]["rows"][0] | {"row": "quickly"}]}
+    records = {"a-quick": told_of("end-to-end", slower, quick=True)}
+    records["a"] = told_of("end-to-end", _FOUND["end-to-end"], quick=quick)
+    assert ("quickly" in report.markdown(records)) == quick
 
 
 def test_what_is_not_done_is_told_with_its_reason(tmp_path):
