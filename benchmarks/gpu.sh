@@ -56,18 +56,18 @@
 #    The archive is about 58 MiB, the snapshots are 0.5 MiB, and the checkout is 2 MiB without what
 #    the last command hides (with it, 48 MiB: too much). `git sparse-checkout disable` brings it back.
 #
-# 2. The first run, with carry=[".gpu"] and timeout_s=540 (one line; $OUT is the folder that comes
+# 2. The first run, with carry=[".gpu"] and timeout_s=570 (one line; $OUT is the folder that comes
 #    back, of at most eight files, so one archive):
 #
 #     mkdir -p /tmp/gpu && tar xf .gpu/data.tar.xz -C /tmp/gpu &&
 #     ARCHIVE=$OUT/gpu.tar.gz OUT=/tmp/gpu/out WORK=/tmp/gpu/work DATA=/tmp/gpu/data
-#     WHEELS=.gpu/wheels VLRT_COMMIT=<git rev-parse HEAD> benchmarks/gpu.sh quick --limit 500
+#     WHEELS=.gpu/wheels VLRT_COMMIT=<git rev-parse HEAD> benchmarks/gpu.sh quick --limit 530
 #
 #    It installs, exports, proves parity and measures, the most important rows first, and stops by
 #    itself; the archive is whole at any moment. What was not done is named in the last line.
 #
 # 3. At once, while the machine is warm (30 s after the first run): the same command again, with
-#    timeout_s=270 and --limit 240. It goes on where it was. Then give the machine back.
+#    timeout_s=230 and --limit 200. It goes on where it was. Then give the machine back.
 #
 #    If it was given back before that: unpack the archive here into .gpu/out, and begin the command
 #    with `mkdir -p /tmp/gpu && cp -r .gpu/out /tmp/gpu/out;`. Records are passed over, and what was

@@ -50,7 +50,7 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: A
 def _jobs(settings: Settings, *, fast: bool) -> list[dict[str, Any]]:
     """Those of floating point, or those of int8; the largest first."""
     found = []
-    for model in sorted(settings.models.values(), key=lambda one: one.name != "clip-l14"):
+    for model in sorted(settings.models.values(), key=lambda one: not one.changes):
         precisions = [p for p in settings.precisions(model) if (p != "int8") == fast]
         if not precisions:
             continue
