@@ -192,7 +192,6 @@ def test_each_shape_is_recorded_once_and_then_replayed(on_cuda, bundle):
     assert later.of("graph") == later.of("graph", stale=0) != []
 
 
-@pytest.mark.xfail(strict=True, reason="ONNX Runtime records again in each thread that runs")
 def test_threads_share_what_is_recorded(on_cuda, bundles):
     found = on_cuda(serve_in_threads, bundles("clip"), cuda_graph=True)
     assert found.value == [*range(1, 9)] * 4
@@ -202,7 +201,6 @@ def test_threads_share_what_is_recorded(on_cuda, bundles):
     assert shapes <= len(found.log.of("capture")) <= 2 * shapes
 
 
-@pytest.mark.xfail(strict=True, reason="CUDA then refuses the memory and stops the recording")
 def test_pinned_memory_may_be_taken_while_a_run_is_recorded(on_cuda, bundles):
     log = on_cuda(record_beside_readers, bundles("clip"), machine=Machine(capture_ms=20)).log
     assert log.of("captured", whole=True)
