@@ -37,6 +37,18 @@ def test_a_length_is_never_cut(length, most, step):
     assert length_bucket(length, most, 1) == length
 
 
+@pytest.mark.parametrize(
+    ("length", "beside", "expected"),
+    [(1, 0, 8), (7, 193, 7), (8, 193, 15), (12, 145, 15), (40, 193, 40), (33, 193, 39)],
+)
+def test_with_a_pictures_tokens_beside_it_is_all_of_them_that_are_whole_steps(
+    length, beside, expected
+):
+    found = length_bucket(length, 40, beside=beside)
+    assert found == expected
+    assert found == 40 or (found + beside) % LENGTH_STEP == 0
+
+
 @given(rows=st.integers(1, 9), more=st.integers(0, 9))
 def test_rows_are_padded_with_the_last_one(rows, more):
     inputs = {

@@ -13,7 +13,7 @@ from pictures import FILES, picture
 import vlrt
 from vlrt.bundle import FOR_CUDA, open_bundle
 from vlrt.device import OnDevice
-from vlrt.errors import BundleError, ImageError, OptionError
+from vlrt.errors import BundleError, ImageError, InferenceError, OptionError
 from vlrt.load import import_family
 from vlrt.session import Session, place
 from vlrt.similarity import SIMILARITY_RUNNER, Similarity
@@ -116,6 +116,18 @@ def test_a_graph_for_bytes_refuses_the_processor_of_another_family():
 
     with pytest.raises(BundleError, match="resized in fractions"):
         PaddedProcessor.as_bytes(None)
+
+
+def test_floats_are_not_taken_for_bytes(bundle):
+    described = open_bundle(bundle)
+    component = "model" if "model" in described.variants else "vision_model"
+    paths = described.fetch((component,), "fp32", form=FOR_CUDA)
+    session = Session(paths[component], place("cpu"), threads=1)
+    shapes = {name: [size or 64 for size in one.shape] for name, one in session.inputs.items()}
+    given = {name: np.ones(shape, session.inputs[name].dtype) for name, shape in shapes.items()}
+    given["pixel_values"] = given["pixel_values"].astype(np.float32)
+    with pytest.raises(InferenceError, match=r"pixel_values of the graph is bytes, uint8 \[None"):
+        session.run(given)
 
 
 # --- similarities ---------------------------------------------------------------------------------

@@ -24,9 +24,17 @@ def batch_bucket(rows: int) -> int:
     return power // 4 * 3 if power >= 4 and rows <= power // 4 * 3 else power
 
 
-def length_bucket(length: int, most: int, step: int = LENGTH_STEP) -> int:
-    """The length that texts of so many tokens are padded to, where a model takes `most` of them."""
-    return max(length, min(most, -(-length // step) * step))
+def length_bucket(length: int, most: int, step: int = LENGTH_STEP, beside: int = 0) -> int:
+    """The length that texts of so many tokens are padded to.
+
+    Args:
+        length: of the longest text.
+        most: what a model takes.
+        step: of tokens, together with those beside.
+        beside: tokens that stand in one row with a text's, such as those of a picture.
+    """
+    whole = -(-(length + beside) // step) * step
+    return max(length, min(most, whole - beside))
 
 
 def padded_rows(inputs: Mapping[str, NDArray[Any]], rows: int) -> dict[str, NDArray[Any]]:

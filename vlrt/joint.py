@@ -35,6 +35,7 @@ class JointGraph:
         tokenizer: the bundle's.
         processor: makes the pixels.
         info: the model's, for `threads` and `decode`.
+        patch: pixels along a side of a patch, each of which is a token.
         axes: those of `logits`, as `check_outputs` takes them.
         sizes: of the axes whose sizes are known.
     """
@@ -46,12 +47,13 @@ class JointGraph:
         tokenizer: Tokenizer,
         processor: RaggedProcessor,
         info: Mapping[str, Any],
+        patch: int,
         axes: str,
         **sizes: int,
     ) -> None:
         self._name, self._runner, self._tokenizer = name, runner, tokenizer
         self._processor, self._info = processor, info
-        self._axes, self._sizes = axes, sizes
+        self._patch, self._axes, self._sizes = patch, axes, sizes
 
     def encode(
         self, texts: str | Iterable[str], *, truncate: bool, what: str = "text"
@@ -145,7 +147,9 @@ class JointGraph:
         return logits
 
     def _run(self, ids: Ids, images: Mapping[str, NDArray[Any]]) -> Logits:
-        tokens = self._tokenizer.pad(ids)
+        height, width = images["pixel_mask"].shape[-2:]
+        seen = 1 + (height // self._patch) * (width // self._patch)  # and the class token
+        tokens = self._tokenizer.pad(ids, beside=seen)
         kinds = np.zeros_like(tokens["input_ids"])  # all of one text; a second one would have 1
         outputs = self._runner.run({**tokens, "token_type_ids": kinds, **images})
         graph = f"the graph of {self._name}"

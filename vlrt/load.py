@@ -13,6 +13,7 @@ from vlrt.bundle import Bundle, open_bundle
 from vlrt.checks import checked_count
 from vlrt.choice import Choice, choose_precision, rows_apart, runs_on_cuda
 from vlrt.errors import OptionError, PrecisionError, UnknownFamilyError
+from vlrt.files import writing
 from vlrt.hardware import available_cpus
 from vlrt.image import DECODE
 from vlrt.kernels import int8_kernels
@@ -93,7 +94,7 @@ def load(
             what it computes. Without, as much as its largest run needs.
         cuda_graph: on CUDA, record the first run of each shape and replay it: the lowest latency,
             for buffers of its own for each shape, up to 64 of them.
-        engine_cache: for TensorRT, the folder that its engines are kept in.
+        engine_cache: for TensorRT, the folder that its engines are kept in; made if there is none.
         similarity: "numpy", or "device" to compare pictures with labels on the GPU too, which pays
             for thousands of labels.
         wrap: given a component's name and its session, returns what the model runs instead, such as
@@ -118,6 +119,9 @@ def load(
         checked_count("threads", threads)
     cache = None if engine_cache is None else os.fspath(engine_cache)
     placement = place(device, providers, Wishes(memory_limit, cuda_graph, cache))
+    if cache is not None:
+        with writing(Path(cache)):
+            Path(cache).mkdir(parents=True, exist_ok=True)
     bundle = open_bundle(Path(source), revision=revision, offline=offline)
     family = import_family(str(bundle.config.need("model_type")))
     components = components_of(family, bundle)

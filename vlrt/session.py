@@ -349,6 +349,11 @@ class Session:
         for name, tensor in self.inputs.items():
             given = inputs[name]
             if not isinstance(given, OnDevice):
+                if tensor.dtype == np.uint8 and np.asarray(given).dtype.kind == "f":
+                    raise InferenceError(
+                        f"{name} of the graph is bytes, uint8 {list(tensor.shape)}; given: "
+                        f"{given.dtype} {list(given.shape)}"
+                    )
                 given = np.ascontiguousarray(given, dtype=tensor.dtype)
             feed[name] = given
         return feed

@@ -108,16 +108,21 @@ class Tokenizer:
         return self._tokenizer.post_process(encoding)
 
     def pad(
-        self, ids: Sequence[Sequence[int]], length: int | None = None
+        self, ids: Sequence[Sequence[int]], length: int | None = None, *, beside: int = 0
     ) -> dict[str, NDArray[np.int64]]:
         """Pad rows of ids on the right, to the longest of them (see `step`) or to `length`.
+
+        Args:
+            ids: rows of any lengths.
+            length: of all of them, if it is fixed.
+            beside: tokens that will stand in one row with these.
 
         Returns:
             `input_ids` and `attention_mask` (1 for tokens, 0 for padding), both int64 [N, L].
         """
         if length is None:
             longest = max((len(row) for row in ids), default=0)
-            length = length_bucket(longest, self.max_length, self._step)
+            length = length_bucket(longest, self.max_length, self._step, beside)
         input_ids = np.full((len(ids), length), self.pad_id, np.int64)
         mask = np.zeros((len(ids), length), np.int64)
         for position, row in enumerate(ids):

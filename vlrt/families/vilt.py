@@ -111,6 +111,7 @@ class Model(Warmable):
             self.tokenizer,
             self.processor,
             self.info,
+            patch,
             axes,
             **sizes,
         )
