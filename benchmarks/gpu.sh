@@ -61,7 +61,7 @@
 #
 #     mkdir -p /tmp/gpu && tar xf .gpu/data.tar.xz -C /tmp/gpu &&
 #     ARCHIVE=$OUT/gpu.tar.gz OUT=/tmp/gpu/out WORK=/tmp/gpu/work DATA=/tmp/gpu/data
-#     WHEELS=.gpu/wheels VLRT_COMMIT=<git rev-parse HEAD> benchmarks/gpu.sh quick --limit 530
+#     WHEELS=.gpu/wheels VLRT_COMMIT=<git rev-parse HEAD> bash benchmarks/gpu.sh quick --limit 530
 #
 #    It installs, exports, proves parity and measures, the most important rows first, and stops by
 #    itself; the archive is whole at any moment. What was not done is named in the last line.

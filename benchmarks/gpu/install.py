@@ -102,7 +102,7 @@ def _link_nvidia(site: Path) -> str | None:
 
 def prove(job: Mapping[str, Any]) -> dict[str, Any]:
     """In a process of its own: ONNX Runtime by itself, by vlrt, and what vlrt's doctor says."""
-    from vlrt.doctor import report
+    from vlrt.cli import main
     from vlrt.session import engine, place, start
 
     ort = engine()
@@ -119,7 +119,9 @@ def prove(job: Mapping[str, Any]) -> dict[str, Any]:
         by_vlrt = "starts"
     except ProviderError as error:
         by_vlrt = str(error)
-    lines, healthy = report()
+    doctor = io.StringIO()
+    with redirect_stdout(doctor):
+        healthy = main(["doctor"]) == 0
     return {
         "onnxruntime": ort.__version__,
         "file": str(ort.__file__),
@@ -129,7 +131,7 @@ def prove(job: Mapping[str, Any]) -> dict[str, Any]:
         "right": right,
         "vlrt": by_vlrt,
         "said": said.getvalue().strip(),
-        "doctor": "\n".join(lines),
+        "doctor": doctor.getvalue().strip(),
         "healthy": healthy,
         "torch": _torch(),
     }
