@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -279,6 +280,82 @@ def test_pytorch_gives_the_same_of_levels_as_of_values(tmp_path, family, stage):
     torch.set_num_threads(threads)
     for name, array in made["cpu"].items():
         np.testing.assert_allclose(made["cuda"][name], array, atol=1e-4)
+
+
+class NotCpu(str):
+    """The CPU's name, for PyTorch, and unlike it."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        return False
+
+
+@pytest.fixture
+def without_cuda(monkeypatch):
+    """What PyTorch has for CUDA, on the CPU: what is captured is computed; the replays of all."""
+    torch = pytest.importorskip("torch")
+    before, threads, empty = torch.is_grad_enabled(), torch.get_num_threads(), torch.empty
+    replayed = []
+
+    class Graph:
+        def replay(self):
+            replayed.append(self)
+
+    class Stream:
+        def wait_stream(self, other):
+            assert isinstance(other, Stream)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.clone())
+
+    def pageable(*shape, pin_memory=False, **more):
+        return empty(*shape, **more)
+
+    monkeypatch.setattr(torch, "empty", pageable)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    monkeypatch.setattr(torch, "compile", lambda part, **options: part)
+    yield replayed
+    torch.set_grad_enabled(before)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("module", [cudagraph, compiled])
+@pytest.mark.parametrize(
+    ("family", "stage"), [("clip", IMAGE), ("clip", TEXT), ("owlvit", IMAGE), ("vilt", BOTH)]
+)
+def test_pytorch_for_a_gpu_gives_what_eager_does(
+    monkeypatch, tmp_path, without_cuda, module, family, stage
+):
+    checked = subject(family)
+    pictures = drawn_pictures(tmp_path, 2, (64, 48))
+    rows = [stage] if stage == TEXT else [stage, f"{stage}, 2 pictures"]
+    asked = Plan(
+        (1,), pictures, True, (64, 48), tuple(LABELS), "what is it?", (), (IMAGE, TEXT, BOTH), 1,
+        (), "cuda", 3, 0.1, 0.1, sizes=(2,),
+    )  # fmt: skip
+    make_arrays(checked, asked, 1, tmp_path / "arrays.npz")
+    job = {
+        "arrays": str(tmp_path / "arrays.npz"), "threads": 1, "device": "cpu", "family": family,
+        "stages": rows, "checkpoint": str(checked.checkpoint), "precision": "fp32", "pictures": [],
+    }  # fmt: skip
+    expected = {row: one.outputs(one.run()) for row, one in eager.load(job).items()}
+    staying = {"image_class_embeds"} if family == "owlvit" else set()
+    monkeypatch.setattr(module, "staying", lambda job: staying)
+    if module is compiled:  # which does it otherwise on the CPU
+        job["device"] = NotCpu("cpu")
+    for row, one in module.load(job).items():
+        for _ in range(2):
+            found = one.outputs(one.run())
+        for name, array in expected[row].items():
+            np.testing.assert_allclose(found[name], array, atol=1e-4)
+    assert len(without_cuda) == (2 * len(rows) if module is cudagraph else 0)
 
 
 def test_cuda_graphs_are_refused_on_the_cpu_with_a_reason():
