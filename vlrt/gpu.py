@@ -114,7 +114,7 @@ def counted_nodes(ort: Any, session: Any, path: Path, placement: Placement) -> M
     if tell is None:
         raise ProviderError(
             f"onnxruntime {ort.__version__} does not tell which nodes run on the GPU; install 1.26 "
-            "or newer"
+            "or newer, for Python 3.11 or newer"
         )
     operators: dict[str, Counter[str]] = {}
     for part in tell():
