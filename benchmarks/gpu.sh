@@ -45,26 +45,38 @@
 #
 # On a lent machine (one H200, 15 minutes in all, 64 MiB carried, no network)
 # ---------------------------------------------------------------------------
-# Here, once, in the repository's root, and never committed:
+# 1. Here, once, in the root of the checkout that the tool sends; nothing of it is ever committed:
 #
 #     echo /.gpu/ >> .git/info/exclude; mkdir -p .gpu/wheels
 #     python3 ../shared/gpu/pack_onnxruntime_gpu.py .gpu/wheels/onnxruntime-gpu.tar.xz --python 3.12
-#     cp -r ../shared/data .gpu/data; rm -rf .gpu/data/photos; du -sh .gpu   # 62 MiB at most
+#     tar cJf .gpu/data.tar.xz -C ../shared --exclude=photos data
+#     git sparse-checkout set --no-cone '/*' '!/tests/' '!/benchmarks/results/' \
+#         '!/vlrt/demo/bundles/' '!/.github/'
 #
-# The archive is about 58 MiB and the snapshots 3 MiB: with the repository's own files this is near
-# the limit of 64 MiB; where it is refused, leave the snapshots' vocabularies out that are in
-# tests/data, or pack with a higher preset of xz. Then, on the machine (the tool's `run`, with
-# carry=[".gpu"], timeout_s=540):
+#    The archive is about 58 MiB, the snapshots are 0.5 MiB, and the checkout is 2 MiB without what
+#    the last command hides (with it, 48 MiB: too much). `git sparse-checkout disable` brings it back.
 #
-#     WORK=/tmp/gpu OUT=/tmp/gpu/out ARCHIVE=$OUT/gpu.tar.gz WHEELS=.gpu/wheels DATA=.gpu/data \
-#         VLRT_COMMIT=<git rev-parse HEAD> benchmarks/gpu.sh quick
+# 2. The first run, with carry=[".gpu"] and timeout_s=540 (one line; $OUT is the folder that comes
+#    back, of at most eight files, so one archive):
 #
-# ($OUT there is the folder that comes back: of at most eight files, so one archive.) It stops by
-# itself after 480 s and says what was not done. At once, while the machine is warm (30 s), the same
-# command again, with timeout_s=240 and --limit 200: it goes on where it was. If the machine was
-# given back meanwhile, unpack the archive into .gpu/out, carry it, and begin the command with
-# `mkdir -p /tmp/gpu && cp -r .gpu/out /tmp/gpu/out;`: records are passed over, and what was on its
-# disk is made again. Then give the machine back, unpack the archive here, and read gpu.md in it.
+#     mkdir -p /tmp/gpu && tar xf .gpu/data.tar.xz -C /tmp/gpu &&
+#     ARCHIVE=$OUT/gpu.tar.gz OUT=/tmp/gpu/out WORK=/tmp/gpu/work DATA=/tmp/gpu/data
+#     WHEELS=.gpu/wheels VLRT_COMMIT=<git rev-parse HEAD> benchmarks/gpu.sh quick --limit 500
+#
+#    It installs, exports, proves parity and measures, the most important rows first, and stops by
+#    itself; the archive is whole at any moment. What was not done is named in the last line.
+#
+# 3. At once, while the machine is warm (30 s after the first run): the same command again, with
+#    timeout_s=270 and --limit 240. It goes on where it was. Then give the machine back.
+#
+#    If it was given back before that: unpack the archive here into .gpu/out, and begin the command
+#    with `mkdir -p /tmp/gpu && cp -r .gpu/out /tmp/gpu/out;`. Records are passed over, and what was
+#    on its disk is made again.
+#
+# 4. Unpack the archive here: gpu.md in it is the table, gpu.json all records in one.
+#
+# A whole `all` takes about two hours on such a machine: run its pieces by themselves as time allows,
+# each under ten minutes, `soak --seconds 420` among them.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -89,4 +101,6 @@ printf 'Metadata-Version: 2.1\nName: vlrt\nVersion: %s\n' "$version" \
 
 export PYTHONPATH="$WORK/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export HF_HUB_OFFLINE=1 TORCHINDUCTOR_CACHE_DIR="$WORK/inductor" TRITON_CACHE_DIR="$WORK/triton"
+# Of each process that compiles; several do at the same time.
+export TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-4}"
 exec "${PYTHON:-python3}" -m vlrt_benchmarks.gpu "$@"

@@ -205,7 +205,8 @@ def measure(
                 together=options.together,
             ) as processes:
                 if not processes:
-                    raise BenchmarkError(f"no contender runs here: {failed}")
+                    whys = "\n".join((failed or {}).values())
+                    raise BenchmarkError(f"no contender runs here:\n{whys}")
                 left_out = dict(failed or {})
                 journal.keep(latency_rows.failed_key(batch), partial(dict, left_out))
                 _compare(journal, processes, subject, plan, batch, base, options.allow_mismatch)

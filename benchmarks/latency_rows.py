@@ -119,6 +119,10 @@ def fairness(plan: Plan) -> list[str]:
                 "copied there, and its outputs back, before the clock stops."
             ),
             (
+                "Of detectors, the embeddings of a picture's places stay on the GPU, where the "
+                "head takes them, for all alike; all else comes back."
+            ),
+            (
                 "All upload pictures as levels, uint8 [B, H, W, 3] at the model's size, and "
                 "normalise them on the GPU: vlrt's graphs for CUDA do, and so are PyTorch's towers "
                 "wrapped here, which is better for PyTorch than the float32 of its processors. A "

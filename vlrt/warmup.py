@@ -128,9 +128,13 @@ class Warmable(ABC):
     def _lengths(self, asked: Sequence[int] | None) -> list[int]:
         most = self.tokenizer.max_length
         if asked is None:
-            steps = range(LENGTH_STEP, most + LENGTH_STEP, LENGTH_STEP)
-            padded = list(steps) if self.info.get("padded") else [LENGTH_STEP]
-            return sorted({min(most, length) for length in padded})
+            if not self.info.get("padded"):
+                return [min(most, LENGTH_STEP)]
+            # With a picture's tokens beside them texts are padded to other lengths, one of which
+            # may be shorter than a step.
+            shortest = [1] if self._reads_together else []
+            steps = [*shortest, *range(LENGTH_STEP, most + LENGTH_STEP, LENGTH_STEP)]
+            return sorted({min(most, length) for length in steps})
         for length in asked:
             if checked_count("lengths", length) > most:
                 raise OptionError(f"lengths has {length}; the model takes up to {most} tokens")

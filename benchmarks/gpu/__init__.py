@@ -6,6 +6,8 @@ A piece is a module here with
                                 a piece that is about no single model
     def measure(settings, model) -> dict
         What it found, ready for JSON. `model` is None for a piece without MODELS.
+    def needed(settings) -> bool
+        Optional: whether it must run again though its record is there, for what it makes is not.
 
 It raises `record.SkippedError` where the machine has not what it needs, and `VlrtError` where it
 fails. All else, a record of JSON for each piece and model, `record` does. What may crash, or must

@@ -120,14 +120,13 @@ def _models(options: argparse.Namespace, settings: Settings) -> list[str | None]
 
 
 def _one(options: argparse.Namespace, settings: Settings, model: str | None) -> str:
-    """One record; what is done is passed over, unless it costs nothing to do it again."""
-    name = record.name_of(options.piece, model, settings)
-    remade = options.piece in ("install", "checkpoints", "bundles", "report")
-    if not options.fresh and not remade and record.held(settings, name):
+    """One record; what is done is passed over."""
+    name, module = record.name_of(options.piece, model, settings), piece_of(options.piece)
+    needed = options.fresh or getattr(module, "needed", lambda _: False)(settings)
+    if not needed and record.held(settings, name):
         print(f"{name} was done before")
         return record.DONE
-    measure = piece_of(options.piece).measure
-    status = record.keep(settings, options.piece, model, lambda: measure(settings, model))
+    status = record.keep(settings, options.piece, model, lambda: module.measure(settings, model))
     if options.archive is not None:
         record.archive(settings.out, options.archive)
     return status
@@ -139,11 +138,11 @@ def _plan(options: argparse.Namespace, settings: Settings) -> int:
     ends = time.monotonic() + limit
     failed = []
     for group in plan.PLANS[options.piece](settings):
-        left = ends - time.monotonic()
-        if left < plan.LEAST_S:
-            failed += [step.title for step in group]
-            continue
-        failed += _group(options, group, left)
+        left = max(0.0, ends - time.monotonic())
+        late = [step for step in group if left < step.least_s]
+        failed += [step.title for step in late]
+        begun = [step for step in group if step not in late]
+        failed += _group(options, begun, max(left, plan.GRACE_S)) if begun else []
     if failed:
         print(f"NOT DONE: {', '.join(failed)}", flush=True)
     return int(bool(failed))

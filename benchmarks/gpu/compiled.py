@@ -4,7 +4,9 @@ Compiling is no part of what is measured, and takes longer than all measurements
 piece `latency` then finds the programs in the cache.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vlrt.errors import BenchmarkError
@@ -17,6 +19,12 @@ from .record import IncompleteError, SkippedError
 from .settings import Settings
 
 MODELS: tuple[str, ...] = ()
+
+
+def needed(settings: Settings) -> bool:  # noqa: ARG001
+    """Where the cache is not there: the machine may be another."""
+    cache = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", "absent"))
+    return not cache.is_dir() or not any(cache.iterdir())
 
 
 def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: ARG001

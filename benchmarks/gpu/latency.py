@@ -75,9 +75,7 @@ def arguments(settings: Settings, model: Model) -> list[str]:
     bundle = settings.bundle(model)
     there = held(bundle)
     cuda = settings.device == "cuda"
-    rounds, turn = (
-        ("3", "0.02") if settings.small else ("5", "0.1") if settings.quick else ("7", "0.2")
-    )
+    rounds, turn = ("3", "0.02") if settings.small else ("5", "0.1" if settings.quick else "0.2")
     ours = (
         ["vlrt-fp16", "vlrt-fp16-cuda-graph", "vlrt-fp32"] if cuda else ["vlrt-fp32", "vlrt-fp16"]
     )

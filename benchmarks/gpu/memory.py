@@ -33,7 +33,7 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:
         "torch": {"engine": "torch", "pool": False},
     }
     if settings.device == "cuda":
-        contenders["vlrt-cuda-graph"] = {"engine": "vlrt", "cuda_graph": True}
+        contenders["vlrt-cuda-graph"] = {"engine": "vlrt", "load": {"cuda_graph": True}}
     children = [
         Child("memory", "contender", {**job, **more, "title": f"{name}, {job['title']}"})
         for name, more in contenders.items()

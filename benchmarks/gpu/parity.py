@@ -64,8 +64,6 @@ def _variants(
     """A process for each variant; on CUDA also with CUDA graphs."""
     found = {}
     for precision in settings.precisions(model):
-        if precision == "int8" and not settings.bundle(model, "int8").is_dir() and settings.quick:
-            continue
         device = "cpu" if precision == "int8" else settings.device
         job = job_of(
             settings,

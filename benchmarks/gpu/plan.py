@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from .settings import Settings
 
-LEAST_S = 10.0  # with less time left no step begins
 GRACE_S = 20.0
 _PIECE_S = 570.0
 
@@ -17,10 +16,12 @@ class Step:
     Attributes:
         arguments: of `benchmarks/gpu.sh`.
         limit_s: of its own.
+        least_s: with less time left it does not begin.
     """
 
     arguments: tuple[str, ...]
     limit_s: float = _PIECE_S
+    least_s: float = 15.0
 
     @property
     def title(self) -> str:
@@ -29,6 +30,7 @@ class Step:
 
 
 Group = list[Step]
+_REPORT = Step(("report",), 60.0, 0.0)
 
 
 def everything(settings: Settings) -> list[Group]:
@@ -45,7 +47,7 @@ def everything(settings: Settings) -> list[Group]:
     for piece in ("end-to-end", "memory"):
         groups += [[Step((piece, name))] for name in names]
     groups += [[Step((piece,))] for piece in ("cold-start", "similarity", "tensorrt")]
-    return [*groups, [Step(("soak",), 720.0)], [Step(("report",))]]
+    return [*groups, [Step(("soak",), 720.0)], [_REPORT]]
 
 
 def quick(settings: Settings) -> list[Group]:
@@ -60,13 +62,13 @@ def quick(settings: Settings) -> list[Group]:
         # Nothing is timed yet.
         [Step(("compiled", "--quick"), 200.0),
          *(Step(("parity", name, "--quick"), 120.0) for name in families)],
-        [Step(("latency", "owlvit-b32", "--quick"), 150.0)],
-        [Step(("end-to-end", "owlvit-b32", "--quick"), 120.0)],
-        *([Step(("latency", name, "--quick"), 150.0)] for name in last),
-        [Step(("memory", "owlvit-b32", "--quick"), 60.0)],
-        [Step(("cold-start", "owlvit-b32", "--quick"), 90.0)],
-        [Step(("soak", "owlvit-b32", "--quick"), 180.0)],
-        [Step(("report",))],
+        [Step(("latency", "owlvit-b32", "--quick"), 150.0, 45.0)],
+        [Step(("end-to-end", "owlvit-b32", "--quick"), 120.0, 40.0)],
+        *([Step(("latency", name, "--quick"), 150.0, 45.0)] for name in last),
+        [Step(("memory", "owlvit-b32", "--quick"), 60.0, 25.0)],
+        [Step(("cold-start", "owlvit-b32", "--quick"), 90.0, 30.0)],
+        [Step(("soak", "owlvit-b32", "--quick"), 180.0, 90.0)],
+        [_REPORT],
     ]  # fmt: skip
 
 

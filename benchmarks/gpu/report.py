@@ -15,6 +15,11 @@ NAME = "gpu"
 _NONE = "not a number"
 
 
+def needed(settings: Settings) -> bool:  # noqa: ARG001
+    """Always: there may be more records than before."""
+    return True
+
+
 def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: ARG001
     """Write `gpu.json` and `gpu.md` beside the records.
 
@@ -33,9 +38,11 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: A
 
 def markdown(records: Mapping[str, Record]) -> str:
     """All tables, one after the other."""
+    whole = {(told["piece"], told["model"]) for told in records.values() if _is_whole(told)}
     by_piece: dict[str, list[Record]] = {}
     for told in records.values():
-        by_piece.setdefault(told["piece"], []).append(told)
+        if _is_whole(told) or (told["piece"], told["model"]) not in whole:
+            by_piece.setdefault(told["piece"], []).append(told)
     parts = ["# GPU", *_where(records)]
     for piece, section in _SECTIONS.items():
         done = [told for told in by_piece.get(piece, ()) if told["found"]]
@@ -49,6 +56,11 @@ def markdown(records: Mapping[str, Record]) -> str:
     if others:
         parts += ["## Not done", table(("record", "status", "why"), others)]
     return "\n\n".join(parts) + "\n"
+
+
+def _is_whole(told: Record) -> bool:
+    """Whether something was found, and not just quickly."""
+    return bool(told["found"]) and not told["settings"]["quick"]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

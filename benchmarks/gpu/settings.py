@@ -169,6 +169,8 @@ class Settings:
 
     def precisions(self, model: Model) -> tuple[str, ...]:
         """Those that a model is exported in."""
+        if self.quick:  # exporting takes longest of all: larger models in what counts most
+            return ("fp16",) if model.changes else ("fp32", "fp16")
         return ("fp32", "fp16", "int8") if model.int8 else ("fp32", "fp16")
 
     def pictures(self, number: int, size_wh: tuple[int, int] = (640, 480)) -> list[str]:

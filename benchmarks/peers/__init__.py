@@ -87,6 +87,10 @@ OURS = "ours"
 # Modules here that are no engines.
 _SHARED = ("towers",)
 
+# What a tower gives that a GPU's head takes there: embeddings of every place of a picture, which
+# nobody wants in the host's memory.
+_STAYING = dict.fromkeys(("owlvit", "owlv2"), frozenset({"image_class_embeds"}))
+
 BEST = 10  # detections that are compared, of each picture
 ANSWERS = 5
 
@@ -124,6 +128,7 @@ class Stage:
 
     Attributes:
         run: one run, to a result in the host's memory: on a GPU, too, it ends when that is there.
+            What is `staying` is ready on the GPU then.
         outputs: a result as arrays by name.
     """
 
@@ -196,6 +201,11 @@ def inputs(job: Mapping[str, Any], stage: str, *, levels: bool = False) -> Array
     return made
 
 
+def staying(job: Mapping[str, Any]) -> frozenset[str]:
+    """The outputs of a tower that stay on a job's device, for all contenders alike."""
+    return frozenset() if job["device"] == "cpu" else _STAYING.get(job["family"], frozenset())
+
+
 def level_table(job: Mapping[str, Any]) -> NDArray[np.float32]:
     """The value that each level of each channel becomes, [3, 256], of a job that has levels."""
     with np.load(job["arrays"]) as file:
@@ -213,12 +223,11 @@ def levels_of(values: NDArray[np.float32], table: NDArray[np.float32]) -> NDArra
 
     Args:
         values: float32 [B, 3, H, W].
-        table: float32 [3, 256], rising.
+        table: float32 [3, 256], on a line but for rounding.
     """
     made = np.empty((len(values), *values.shape[2:], 3), np.uint8)
     for channel, row in enumerate(table):
-        between = (row[1:].astype(np.float64) + row[:-1]) / 2
-        made[..., channel] = np.searchsorted(between, values[:, channel])
+        made[..., channel] = np.rint((values[:, channel] - row[0]) * (255 / (row[255] - row[0])))
     return made
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, several_shapes
+from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, several_shapes, staying
 
 if TYPE_CHECKING:
     import argparse
@@ -86,7 +86,7 @@ def _stage(job: Mapping[str, Any], model: Any, dtype: Any, stage: str) -> Stage:
         ready = tensors(given, dtype, device)
         run = partial(_run, compiled, ready)
     else:
-        upload, download = Upload(given, dtype, device), Download()
+        upload, download = Upload(given, dtype, device), Download(names, staying(job))
 
         def run() -> list[Any]:
             return download(compiled(*upload()))

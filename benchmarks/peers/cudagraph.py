@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, several_shapes
+from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, several_shapes, staying
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -65,7 +65,8 @@ def _stage(job: Mapping[str, Any], model: Any, dtype: Any, stage: str) -> Stage:
     from .towers import Download, Upload, given_to, numpy_of
 
     part, given = given_to(job, model, stage, dtype, unpadded=True)
-    upload, download = Upload(given, dtype, job["device"]), Download()
+    upload = Upload(given, dtype, job["device"])
+    download = Download(part.outputs, staying(job))
     static = upload()
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())

@@ -31,6 +31,7 @@ from . import (
     found,
     inputs,
     kind,
+    staying,
 )
 
 if TYPE_CHECKING:
@@ -95,17 +96,15 @@ def _encode(job: Mapping[str, Any], model: Any, stage: str) -> Stage:
 
     dtype, device = model.dtype, job["device"]
     part, given = given_to(job, model.model, stage, dtype, unpadded=False)
+    names, stays = part.outputs, staying(job)
     # Copies are part of the work only where they go to another device.
     ready = tensors(given, dtype, device) if device == "cpu" else None
 
     def run() -> list[Any]:
         made = part(*(ready if ready is not None else tensors(given, dtype, device)))
-        return [one.cpu() for one in made]
+        return [one if name in stays else one.cpu() for name, one in zip(names, made, strict=True)]
 
-    return Stage(
-        run,
-        lambda made: {n: numpy_of(one) for n, one in zip(part.outputs, made, strict=True)},
-    )
+    return Stage(run, lambda made: {n: numpy_of(one) for n, one in zip(names, made, strict=True)})
 
 
 def _end_to_end(job: Mapping[str, Any], model: Any, *, ready: bool) -> Stage:

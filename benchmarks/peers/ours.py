@@ -27,6 +27,7 @@ from . import (
     inputs,
     kind,
     level_table,
+    staying,
     values_of,
 )
 
@@ -237,13 +238,26 @@ def load(job: Mapping[str, Any]) -> dict[str, Stage]:
         elif stage in (END, END_READY):
             made[stage] = _end_to_end(job, whole, ready=stage == END_READY)
         elif kind(stage) in _GRAPHS:
-            graph = opened.graphs[_GRAPHS[kind(stage)]]
-            made[stage] = Stage(partial(graph.run, _given(job, graph, stage)), dict)
+            made[stage] = _encode(job, opened.graphs[_GRAPHS[kind(stage)]], stage)
         elif stage == SUPPRESS:
             made[stage] = _suppress(job)
         else:
             made[stage] = _POST_PROCESS[job["family"]](job, opened)
     return made
+
+
+def _encode(job: Mapping[str, Any], graph: Any, stage: str) -> Stage:
+    """A run of a graph."""
+    given, keep = _given(job, graph, stage), staying(job) & set(graph.outputs)
+    if not keep:
+        return Stage(partial(graph.run, given), dict)
+    fetch = [name for name in graph.outputs if name not in keep]
+    return Stage(
+        partial(graph.run_on_device, given, fetch=fetch, keep=keep),
+        lambda found: {
+            name: value.numpy() if name in keep else value for name, value in found.items()
+        },
+    )
 
 
 def _given(job: Mapping[str, Any], graph: Any, stage: str) -> Arrays:

@@ -6,7 +6,7 @@ OWL-ViT, plain products for ViLT, which has no other. No engine by itself: it im
 engines import it inside of functions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -192,19 +192,29 @@ class Upload:
 
 
 class Download:
-    """Tensors of a GPU to pinned memory of the host, kept for it; returns when all is there."""
+    """Tensors of a GPU to pinned memory of the host, kept for it; returns when all is there.
 
-    def __init__(self) -> None:
+    Args:
+        names: of the tensors.
+        stays: those of them that are left where they are.
+    """
+
+    def __init__(self, names: Sequence[str], stays: Collection[str]) -> None:
+        self.stays = [name in stays for name in names]
         self.pinned: list[Tensor] = []
 
     def __call__(self, made: Sequence[Tensor]) -> list[Tensor]:
         """The tensors, copied into buffers that the next call writes again."""
         if not self.pinned:
-            self.pinned = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in made]
-        for pinned, one in zip(self.pinned, made, strict=True):
-            pinned.copy_(one, non_blocking=True)
+            self.pinned = [
+                one if stays else torch.empty(one.shape, dtype=one.dtype, pin_memory=True)
+                for one, stays in zip(made, self.stays, strict=True)
+            ]
+        found = []
+        for pinned, one, stays in zip(self.pinned, made, self.stays, strict=True):
+            found.append(one if stays else pinned.copy_(one, non_blocking=True))
         torch.cuda.synchronize()
-        return self.pinned
+        return found
 
 
 Component = ClipImage | ClipText | OwlImage | ViltPair

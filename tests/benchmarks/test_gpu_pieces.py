@@ -175,10 +175,11 @@ def test_a_plan_goes_on_after_a_failure_and_says_what_is_not_done(monkeypatch, t
     told = ["--out", str(tmp_path), "--work", str(tmp_path)]
     assert command.main(["quick", *told]) == 1
     assert ran == [1, 2]
+    groups[1].append(plan.Step(("memory",), 60.0, 0.0))  # which takes no time
     assert command.main(["quick", *told, "--limit", "0"]) == 1
-    assert ran == [1, 2]
+    assert ran == [1, 2, 1]
     lines = capfd.readouterr().out.splitlines()
-    assert lines == ["NOT DONE: install, parity", "NOT DONE: install, parity, report"]
+    assert lines == ["NOT DONE: install, parity", "NOT DONE: install, parity, report, memory"]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -347,13 +348,14 @@ def test_tensorrt_is_skipped_where_it_is_not(monkeypatch, tmp_path):
 # --- the report -----------------------------------------------------------------------------------
 
 
-def told_of(piece, found, model="clip-b32", status="done", why=None):
+def told_of(piece, found, model="clip-b32", status="done", why=None, quick=False):
     conditions = {
         "date": "2026-11-29", "commit": "abc", "versions": {"torch": "2.11.0"},
         "machine": {"gpus": [{"name": "H200"}], "processor": "CPU", "cores": 16},
     }  # fmt: skip
     return {"piece": piece, "model": model, "status": status, "why": why, "found": found,
-            "conditions": conditions, "settings": {"size": "full", "device": "cuda"}}  # fmt: skip
+            "conditions": conditions,
+            "settings": {"size": "full", "device": "cuda", "quick": quick}}  # fmt: skip
 
 
 _ESTIMATE = {"value": 2.0, "low": 1.9, "high": 2.1}
@@ -417,6 +419,14 @@ def test_every_piece_has_its_table(piece, line):
     assert line in made
     assert "H200; CPU, 16 CPUs; torch 2.11.0; commit abc" in made
     assert "A rehearsal" not in made
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_quick_record_gives_way_to_a_whole_one(quick):
+    slower = {"rows": [_FOUND["end-to-end"]["rows"][0] | {"row": "quickly"}]}
+    records = {"a-quick": told_of("end-to-end", slower, quick=True)}
+    records["a"] = told_of("end-to-end", _FOUND["end-to-end"], quick=quick)
+    assert ("quickly" in report.markdown(records)) == quick
 
 
 def test_what_is_not_done_is_told_with_its_reason(tmp_path):
