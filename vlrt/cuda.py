@@ -24,8 +24,9 @@ def options(
         "device_id": str(device_id),
         # The arena takes what a run needs. It would double itself otherwise.
         "arena_extend_strategy": "kSameAsRequested",
-        # For graphs with convolutions, which are foreign ones: ours cut patches by a product. cuDNN
-        # would try all its ways at each new shape, for seconds, and with room for the largest.
+        # For graphs with convolutions, which are foreign ones: ours cut patches by a product, so
+        # that `prefer_nhwc` would have nothing to prefer. cuDNN would try all its ways at each new
+        # shape, for seconds, and with room for the largest.
         "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "0",
         # fp32 is fp32: TF32 keeps 10 bits of a factor, as fp16 does, which is faster.
