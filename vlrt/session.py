@@ -50,6 +50,10 @@ _ONE_SUM = bytes.fromhex(
 )
 
 
+# What ONNX Runtime says where a GPU's memory is too small, or the limit of its arena.
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "BFCArena")
+
+
 class Runner(Protocol):
     """What a family needs of a graph; `Session` is one, and tests hand in fakes."""
 
@@ -243,8 +247,8 @@ class Session:
 
     Raises:
         BundleError: ONNX Runtime cannot load the file, or not on this provider.
-        ProviderError: the provider was asked for, but does not start, or refuses its options, or
-            does not run all that is work in the graph.
+        ProviderError: the provider was asked for, but does not start, or refuses its options, does
+            not run all that is work in the graph, or has too little memory for it.
     """
 
     def __init__(
@@ -271,6 +275,11 @@ class Session:
         except ProviderError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            if placement.uses_cuda and any(words in str(error) for words in _OUT_OF_MEMORY):
+                raise ProviderError(
+                    f"{path} does not fit into the memory that {placement} may take: {error}. Give "
+                    "a larger memory_limit, or take a smaller precision or another GPU"
+                ) from error
             said = [
                 f"ONNX Runtime {engine().__version__} cannot load {path} on {placement}: {error}"
             ]
