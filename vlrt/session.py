@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlrt.arena import Arena
 from vlrt.device import Feed, OnDevice
 from vlrt.errors import BundleError, EngineMissingError, InferenceError, ProviderError
-from vlrt.gpu import Gpu, counted_nodes
+from vlrt.gpu import Gpu, Nodes, where_nodes_run
 from vlrt.placement import (
     CPU,
     CUDA,
@@ -232,7 +232,7 @@ class Session:
     Attributes:
         inputs, outputs: what the graph takes and gives, by name.
         input_shapes: those of the inputs alone.
-        nodes: on a GPU how many nodes each provider runs, by its name; elsewhere empty.
+        nodes: where they run, if it is on a GPU.
 
     Args:
         path: the graph.
@@ -271,7 +271,7 @@ class Session:
         )
         try:
             self._session = _opened(str(path), placement, options, threads)
-            self.nodes = counted_nodes(engine(), self._session, path, placement)
+            self.nodes: Nodes = where_nodes_run(engine(), self._session, path, placement)
         except ProviderError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class of their own

@@ -6,6 +6,7 @@ GPU (`benchmarks/gpu.sh`).
 
 import io
 import itertools
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from machine import Machine
 import vlrt
 from vlrt import cli, pinned
 from vlrt.errors import InferenceError, OptionError, ProviderError, VlrtError
-from vlrt.session import CUDA
+from vlrt.session import CPU, CUDA
 
 FAMILIES = ("clip", "owlvit", "vilt")
 TEXTS = ["a photo of a cat", "a red circle"]
@@ -278,3 +279,22 @@ def test_the_command_warms_up(on_cuda, bundles):
     ).value
     assert code == 0
     assert f"fp16 on {CUDA}" in said
+
+
+def auto(bundle):
+    """What `vlrt.load` decides by itself."""
+    info = vlrt.load(bundle, precision="fp16").info
+    return info["provider"], info["provider_reason"], info["nodes"]
+
+
+def test_auto_lets_the_cpu_have_what_cuda_lacks_and_says_so(on_cuda, tiny_bundle, tmp_path):
+    """Such as those of before there was a form for CUDA, and the hub's."""
+    root = tmp_path / "foreign"
+    shutil.copytree(tiny_bundle, root)
+    (root / "vlrt.json").unlink()
+    provider, reason, nodes = on_cuda(auto, str(root)).value
+    assert provider == CUDA
+    assert reason.endswith("nodes on the CPU, for want of kernels: text_model: 1 ArgMax")
+    assert nodes["text_model"][CPU] == 1
+    with pytest.raises(ProviderError, match=r"1 of its nodes would run on the CPU.*1 ArgMax"):
+        on_cuda(load, str(root), precision="fp16")
