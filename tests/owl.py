@@ -9,6 +9,7 @@ import pytest
 from checkpoints import edit_json, tokenizer_files, write_json
 
 from vlrt.bundle import open_bundle
+from vlrt.gpu import Nodes
 from vlrt.load import import_family
 
 SIDE, PLACES, WIDTH = 16, 16, 5
@@ -26,7 +27,7 @@ class Fake:
 
     def __init__(self, function, **shapes):
         self.function, self.input_shapes, self.asked = function, shapes, []
-        self.inputs, self.nodes = {}, {}  # which `vlrt.load` looks at
+        self.inputs, self.nodes = {}, Nodes({}, {})  # which `vlrt.load` looks at
 
     def run(self, inputs):
         inputs = {name: inputs[name] for name in self.input_shapes}

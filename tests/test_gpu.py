@@ -2,7 +2,6 @@
 real one."""
 
 import threading
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from test_pinned import Runtime
 from vlrt import pinned
 from vlrt.device import OnDevice
 from vlrt.errors import ProviderError
-from vlrt.gpu import Gpu, counted_nodes
+from vlrt.gpu import Gpu, where_nodes_run
 from vlrt.placement import CPU, CUDA, Placement, Wishes, placed
 from vlrt.recorded import MOST_SHAPES, Recorder
 from vlrt.recording_lock import NOTHING_IS_RECORDED
@@ -287,28 +286,29 @@ def assigned(**by_provider):
     ],
 )
 def test_nodes_are_counted_and_arithmetic_on_shapes_is_no_work(parts, expected):
-    found = counted_nodes(ORT, assigned(**parts), Path("x"), placed(ON_GPU, "cuda"))
-    assert dict(found) == expected
+    found = where_nodes_run(ORT, assigned(**parts), Path("x"), placed(ON_GPU, "cuda"))
+    assert (found.on, found.beside, found.told()) == (expected, {}, "")
 
 
 def test_work_beside_the_gpu_is_refused_by_name():
     session = assigned(cuda=["MatMul"], cpu=["ArgMax", "Elu", "Shape", "ArgMax"])
     with pytest.raises(ProviderError) as caught:
-        counted_nodes(ORT, session, Path("x.onnx"), placed(ON_GPU, "cuda"))
+        where_nodes_run(ORT, session, Path("x.onnx"), placed(ON_GPU, "cuda"))
     said = str(caught.value)
     assert said.startswith("x.onnx: 3 of its nodes would run on the CPU")
     assert "2 ArgMax, 1 Elu" in said
     assert said.endswith(f"providers=['{CUDA}', '{CPU}']")
-    # A caller who names the CPU as a helper has allowed it.
-    named = placed(ON_GPU, providers=[CUDA, CPU])
-    assert counted_nodes(ORT, session, Path("x.onnx"), named) == Counter({CUDA: 1, CPU: 4})
+    # A caller who names the CPU as a helper has allowed it, and one who names nothing, too.
+    for placement in (placed(ON_GPU, providers=[CUDA, CPU]), placed(ON_GPU)):
+        found = where_nodes_run(ORT, session, Path("x.onnx"), placement)
+        assert (found.on, found.told()) == ({CUDA: 1, CPU: 4}, "2 ArgMax, 1 Elu")
 
 
 def test_an_engine_that_does_not_tell_is_too_old():
     with pytest.raises(ProviderError, match=r"1\.31\.1 does not tell .* 1\.26 or newer"):
-        counted_nodes(ORT, SimpleNamespace(), Path("x"), placed(ON_GPU, "cuda"))
+        where_nodes_run(ORT, SimpleNamespace(), Path("x"), placed(ON_GPU, "cuda"))
 
 
 def test_on_the_cpu_nobody_asks():
     on_cpu = Placement(((CPU, {}),), "")
-    assert counted_nodes(ORT, SimpleNamespace(), Path("x"), on_cpu) == {}
+    assert where_nodes_run(ORT, SimpleNamespace(), Path("x"), on_cpu) == ({}, {})

@@ -491,7 +491,7 @@ def test_nothing_is_wrong_where_cuda_works(facts, build):
         (on(BLACKWELL), FOR_CPU, ["build"], "built without CUDA", "[cuda,cudnn]==1.28.*"),
         (on(KEPLER), FOR_CPU, ["build"], "built without CUDA", "PyPI has no build that fits"),
         (dataclasses.replace(GOOD, python=(3, 10)), FOR_CPU, ["build"], "built without CUDA",
-         f"{CUDA_12}  (for CUDA 12: those for CUDA 13 need Python 3.11, and this is 3.10)"),
+         "use Python 3.11 or newer, which this, 3.10, is not"),
         (dataclasses.replace(GOOD, machine="aarch64"), FOR_CPU, ["build"], "built without CUDA",
          'pip install "vlrt[gpu]"'),
         (dataclasses.replace(OLD, machine="aarch64"), FOR_CPU, ["build"], "built without CUDA",
@@ -614,6 +614,17 @@ def test_cudnn_for_another_cuda(build, fatal, own):
     assert told.problem.startswith(f"cuDNN's folder holds files of {package} 9.1 and" if own else
                                    f"cuDNN's folder holds files of {other};")  # fmt: skip
     assert told.advice == f'pip uninstall -y {other} {package}; pip install "{package}<10"'
+
+
+@pytest.mark.parametrize(
+    ("version", "old"),
+    [("1.23.2", True), ("1.24.0", False), ("1.31.1", False), ("dev", False), ("", False)],
+)
+def test_a_build_that_does_not_tell_where_nodes_run_is_too_old(version, old):
+    build = dataclasses.replace(FOR_13, version=version)
+    found = diagnose(GOOD, None, {"onnxruntime-gpu": version}, build)
+    said = [finding.problem for finding in found if "too old to say which nodes" in finding.problem]
+    assert bool(said) == old
 
 
 def test_a_chip_beside_one_that_works_is_only_noted():

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +95,24 @@ class Gpu:
         return NOTHING_IS_RECORDED if Recorder.number else nullcontext()
 
 
-def counted_nodes(ort: Any, session: Any, path: Path, placement: Placement) -> Mapping[str, int]:
-    """How many nodes of a graph each provider runs; empty where no GPU is.
+class Nodes(NamedTuple):
+    """Where the nodes of a graph run.
+
+    Attributes:
+        on: how many each provider runs, by its name; empty where no GPU is.
+        beside: the operators among them that are work and that the CPU does, with how many.
+    """
+
+    on: Mapping[str, int]
+    beside: Mapping[str, int]
+
+    def told(self) -> str:
+        """What the CPU does beside the GPU, in words; empty if nothing."""
+        return ", ".join(f"{number} {name}" for name, number in sorted(self.beside.items()))
+
+
+def where_nodes_run(ort: Any, session: Any, path: Path, placement: Placement) -> Nodes:
+    """Where the nodes of a graph run.
 
     Args:
         ort: the `onnxruntime` module.
@@ -109,24 +125,24 @@ def counted_nodes(ort: Any, session: Any, path: Path, placement: Placement) -> M
             this ONNX Runtime, older than 1.24, does not tell.
     """
     if not placement.uses_cuda:
-        return {}
+        return Nodes({}, {})
     tell = getattr(session, "get_provider_graph_assignment_info", None)
     if tell is None:
         raise ProviderError(
             f"onnxruntime {ort.__version__} does not tell which nodes run on the GPU; install 1.26 "
-            "or newer"
+            "or newer, for Python 3.11 or newer"
         )
     operators: dict[str, Counter[str]] = {}
     for part in tell():
         own = operators.setdefault(part.ep_name, Counter())
         own.update(node.op_type for node in part.get_nodes())
     beside = {op: n for op, n in operators.get(CPU, Counter()).items() if op not in _OF_SHAPES}
+    nodes = Nodes({provider: sum(own.values()) for provider, own in operators.items()}, beside)
     if placement.whole and beside:
-        names = ", ".join(f"{number} {op}" for op, number in sorted(beside.items()))
         raise ProviderError(
             f"{path}: {sum(beside.values())} of its nodes would run on the CPU, since "
-            f"{placement.provider} has no kernels for them: {names}. Load another precision, or "
-            "export the bundle again; or allow it: "
+            f"{placement.provider} has no kernels for them: {nodes.told()}. Load another "
+            "precision, or export the bundle again; or allow it: "
             f"providers={[name for name, _ in placement.providers]}"
         )
-    return {provider: sum(own.values()) for provider, own in operators.items()}
+    return nodes

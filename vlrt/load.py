@@ -3,7 +3,7 @@
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,8 +74,8 @@ def load(
             times and this machine's kernels (`model.info` says which and why).
         device: "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt:1", or "auto": CUDA if this ONNX
             Runtime is built for it and the bundle holds a precision for it, unless tuning found
-            another faster. On a GPU all that is work in a graph must run there, else it is an
-            error.
+            another faster. On a GPU that is named, all that is work in a graph must run, else it
+            is an error; with "auto", `info` says what the CPU does beside it.
         providers: ONNX Runtime provider names instead of a device, each alone or as a pair with
             a dictionary of its options; those behind the first may take what it has no kernels for.
             If the first is not the CPU's or CUDA's, a bundle of vlrt's gives it graphs of plain
@@ -161,8 +161,8 @@ def load(
         "form": choice.form,
         "provider": placement.provider,
         "provider_options": dict(placement.options),
-        "provider_reason": placement.reason,
-        "nodes": {component: session.nodes for component, session in opened.items()},
+        "provider_reason": placement.reason + _beside(opened),
+        "nodes": {component: dict(session.nodes.on) for component, session in opened.items()},
         "pixels": _pixels(opened.values()),
         "padded": placement.uses_cuda,
         "similarity": similarity,
@@ -228,6 +228,12 @@ def decide(
     except PrecisionError as error:
         raise tuned.broken(tuning.path, bundle, str(error)) from error
     return Plan(placement, choice, threads or chosen.threads, tuning)
+
+
+def _beside(sessions: Mapping[str, Session]) -> str:
+    """What the CPU does beside a GPU that was not asked for, in words; empty if nothing."""
+    told = [f"{name}: {one.nodes.told()}" for name, one in sessions.items() if one.nodes.beside]
+    return f"; nodes on the CPU, for want of kernels: {'; '.join(told)}" if told else ""
 
 
 def _pixels(sessions: Iterable[Session]) -> str:

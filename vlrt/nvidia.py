@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from vlrt.nvidia_driver import ANSWERS, LIBRARIES, RESTART, VISIBLE, Device, Facts, facts
 from vlrt.nvidia_libraries import Found, Requirements, look_up, pip_version, requirements
-from vlrt.nvidia_offers import GPU_BUILD, Build, another, best, instead, supply
+from vlrt.nvidia_offers import GPU_BUILD, TELLS_NODES, Build, another, best, instead, supply
 
 ENGINES = ("onnxruntime", GPU_BUILD, "onnxruntime-openvino", "onnxruntime-directml")
 DRIVERS = "https://www.nvidia.com/drivers"
@@ -181,6 +181,9 @@ def _of_build(facts: Facts, installed: Mapping[str, str], build: Build | None) -
     elif build is None:
         problem = "ONNX Runtime is not installed"
     elif build.has_cuda:
+        if build.release and build.release < TELLS_NODES:
+            problem = f"{build} is too old to say which nodes run on the GPU, which vlrt asks of it"
+            yield Finding("build", problem, again)
         if others and GPU_BUILD in installed:
             problem = f"{listed} overwrite each other; what is imported has CUDA"
             yield Finding("build", problem, again, fatal=False)

@@ -9,6 +9,8 @@ from vlrt.nvidia_driver import Facts
 from vlrt.nvidia_libraries import Found, requirements
 
 GPU_BUILD = "onnxruntime-gpu"
+# The first release that says which nodes run on the GPU, which `vlrt.gpu` asks.
+TELLS_NODES = (1, 24)
 _X86 = ("x86_64", "AMD64")
 
 
@@ -31,12 +33,12 @@ class Offer(NamedTuple):
 
 
 # The best first, as PyPI has them: for CUDA 13 since 1.27, whose extra `cuda` names packages that
-# do not exist; with machine code for compute capability 10.0 up to 1.28; for Arm since 1.29. Of
-# those for CUDA 12 Python 3.10 gets 1.23.
+# do not exist; with machine code for compute capability 10.0 up to 1.28; for Arm since 1.29.
+# Python 3.10 gets 1.23 at the most, which is older than `TELLS_NODES`.
 _OFFERS = (
     Offer("vlrt[gpu]", "13.0", "", (3, 11), (*_X86, "aarch64")),
     Offer(f"{GPU_BUILD}[cuda,cudnn]==1.28.*", "13.0", "1.28", (3, 11), _X86),
-    Offer(f"{GPU_BUILD}[cuda,cudnn]<1.27", "12.8", "1.26", (3, 10), _X86),
+    Offer(f"{GPU_BUILD}[cuda,cudnn]<1.27", "12.8", "1.26", (3, 11), _X86),
 )
 
 
@@ -58,6 +60,12 @@ class Build:
     cuda_version: str
     has_cuda: bool
     site: Path | None = None
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """Its release as numbers, (1, 31); empty if it is none of numbers."""
+        parts = self.version.split(".")[:2]
+        return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
 
     def __str__(self) -> str:
         """Package and release."""
@@ -96,14 +104,13 @@ def another(offer: Offer, build: Build, found: Sequence[Found]) -> str:
 def instead(facts: Facts, installed: Mapping[str, str]) -> str:
     """What to type to have one build, with CUDA, instead of those that pip lists."""
     offer = best(facts)
+    if offer is None and facts.python < _OFFERS[-1].python:
+        major, minor = facts.python
+        return f'use Python 3.11 or newer, which this, {major}.{minor}, is not; or device="cpu"'
     if offer is None:
         return 'PyPI has no build that fits this machine; on the CPU it runs: device="cpu"'
     remove = f"pip uninstall -y {' '.join(installed)}; " if installed else ""
-    note = ""
-    if facts.python < (3, 11):
-        major, minor = facts.python
-        note = f"  (for CUDA 12: those for CUDA 13 need Python 3.11, and this is {major}.{minor})"
-    return f'{remove}pip install "{offer.spec}"{note}'
+    return f'{remove}pip install "{offer.spec}"'
 
 
 def supply(build: Build, absent: Sequence[Found]) -> str:

@@ -40,8 +40,8 @@ class Placement:
         providers: ONNX Runtime's provider names with their options, the wanted one first.
         reason: why this place, in words.
         asked_for: whether the caller named it; if not, a tuned bundle may go elsewhere.
-        whole: whether all that is work has to run there. A caller who names providers says himself
-            which others may help.
+        whole: whether all that is work has to run there, as for a caller who names a device. One
+            who names providers says himself which others may help.
     """
 
     providers: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -129,7 +129,8 @@ def placed(
         built = "for" if CUDA in available else "without"
         reason = f"auto: this ONNX Runtime is built {built} CUDA"
         found = _numbered("cuda", 0, reason, wanted) if CUDA in available else _on_cpu(reason)
-        found = replace(found, asked_for=False)
+        # Nobody asked for all of it; `vlrt.load` says what the CPU does.
+        found = replace(found, asked_for=False, whole=False)
     elif device == "cpu":
         found = _on_cpu("device='cpu' was given")
     else:

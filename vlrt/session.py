@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vlrt.arena import Arena
 from vlrt.device import Feed, OnDevice
 from vlrt.errors import BundleError, EngineMissingError, InferenceError, ProviderError
-from vlrt.gpu import Gpu, counted_nodes
+from vlrt.gpu import Gpu, Nodes, where_nodes_run
 from vlrt.placement import (
     CPU,
     CUDA,
@@ -48,6 +48,10 @@ _ONE_SUM = bytes.fromhex(
     "08083a350a0e0a01780a01781201792203416464120167"
     "5a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
 )
+
+
+# What ONNX Runtime says where a GPU's memory is too small, or the limit of its arena.
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "BFCArena")
 
 
 class Runner(Protocol):
@@ -228,7 +232,7 @@ class Session:
     Attributes:
         inputs, outputs: what the graph takes and gives, by name.
         input_shapes: those of the inputs alone.
-        nodes: on a GPU how many nodes each provider runs, by its name; elsewhere empty.
+        nodes: where they run, if it is on a GPU.
 
     Args:
         path: the graph.
@@ -243,8 +247,8 @@ class Session:
 
     Raises:
         BundleError: ONNX Runtime cannot load the file, or not on this provider.
-        ProviderError: the provider was asked for, but does not start, or refuses its options, or
-            does not run all that is work in the graph.
+        ProviderError: the provider was asked for, but does not start, or refuses its options, does
+            not run all that is work in the graph, or has too little memory for it.
     """
 
     def __init__(
@@ -267,10 +271,15 @@ class Session:
         )
         try:
             self._session = _opened(str(path), placement, options, threads)
-            self.nodes = counted_nodes(engine(), self._session, path, placement)
+            self.nodes: Nodes = where_nodes_run(engine(), self._session, path, placement)
         except ProviderError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            if placement.uses_cuda and any(words in str(error) for words in _OUT_OF_MEMORY):
+                raise ProviderError(
+                    f"{path} does not fit into the memory that {placement} may take: {error}. Give "
+                    "a larger memory_limit, or take a smaller precision or another GPU"
+                ) from error
             said = [
                 f"ONNX Runtime {engine().__version__} cannot load {path} on {placement}: {error}"
             ]

@@ -26,8 +26,8 @@ ONNXRUNTIME_GPU = "1.31.1"
 # CUDA's headers, of the release that this ONNX Runtime was built with.
 HEADERS = ("nvidia-cuda-runtime==13.0.96", "nvidia-cuda-crt==13.0.88")
 SOURCES = Path(__file__).parent / "stand_in"
-# Where pip's packages of NVIDIA keep a library, below the folder of packages; those of the driver
-# stand on the system's path.
+# What comes with the driver, and stands on the system's path; all else is where pip's packages of
+# NVIDIA keep it.
 DRIVER = ("libcuda.so.1", "libnvidia-ml.so.1")
 CUDNN = "libcudnn.so.9"
 # What is opened by name, and so is not in the list of what the provider needs.
