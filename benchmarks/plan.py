@@ -24,7 +24,7 @@ from .peers import (
     number_of_pictures,
     sized,
 )
-from .peers.ours import Opened
+from .peers.opened import Opened
 from .request import LABELS
 from .subject import Subject
 

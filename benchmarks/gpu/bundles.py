@@ -13,6 +13,7 @@ from vlrt.errors import BenchmarkError
 
 from ..machine import pinned
 from .child import Child, run_each
+from .record import IncompleteError, left_out
 from .settings import Settings, weights_sha256
 
 MODELS: tuple[str, ...] = ()
@@ -30,7 +31,7 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: A
 
     Raises:
         OptionError: a checkpoint is not there.
-        BenchmarkError: a bundle could not be made; all are tried.
+        IncompleteError: a bundle could not be made; all are tried.
     """
     children = []
     cpus = pinned(settings.threads)
@@ -41,10 +42,11 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: A
         share = cpus[at * _CPUS : (at + 1) * _CPUS] if at_once > 1 else cpus
         children.append(Child("bundles", "make", job, tuple(share)))
     made = run_each(children, settings.limit_s, at_once)
-    failed = [str(one) for one in made if isinstance(one, BenchmarkError)]
+    found = {str(job["title"]): one for job, one in zip(jobs, made, strict=True)}
+    failed = {name: str(one) for name, one in found.items() if isinstance(one, BenchmarkError)}
     if failed:
-        raise BenchmarkError("\n".join(failed))
-    return {str(job["title"]): one for job, one in zip(jobs, made, strict=True)}
+        raise IncompleteError(left_out(failed), {**found, **failed})
+    return found
 
 
 def _jobs(settings: Settings, *, fast: bool) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import tarfile
 import time
 import traceback
@@ -17,6 +18,7 @@ from .settings import Settings
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 _SHORT = 300  # characters of a line
+_KEPT = (".json", ".md", ".html")
 
 
 class SkippedError(Exception):
@@ -37,8 +39,9 @@ class IncompleteError(Exception):
 
 def name_of(piece: str, model: str | None, settings: Settings) -> str:
     """A record's name, and its file's."""
+    names = [model] if model else settings.only
     sizes = [f"of-{'-'.join(map(str, settings.sizes))}"] if settings.sizes else []
-    return "-".join(filter(None, (piece, model, *sizes, "quick" if settings.quick else "")))
+    return "-".join(filter(None, (piece, *names, *sizes, "quick" if settings.quick else "")))
 
 
 def path_of(settings: Settings, name: str) -> Path:
@@ -118,9 +121,12 @@ def read_all(out: Path) -> dict[str, dict[str, Any]]:
 def archive(out: Path, target: Path) -> None:
     """Everything in the folder of records, in one file that is whole at any moment."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
+    # Others may write records and archives at the same time.
+    part = target.with_name(f"{target.name}.{os.getpid()}")
     with tarfile.open(part, "w:gz") as tar:
-        tar.add(out, arcname=".")
+        for path in sorted(out.rglob("*")):
+            if path.suffix in _KEPT and path.is_file():
+                tar.add(path, path.relative_to(out).as_posix())
     part.replace(target)
 
 

@@ -130,7 +130,7 @@ class Settings:
     def facts(self) -> dict[str, Any]:
         """For a record: what decides what is measured."""
         told = asdict(self)
-        for name in ("out", "work", "wheels", "data", "limit_s"):
+        for name in ("out", "work", "wheels", "data", "limit_s", "only"):
             del told[name]
         return told | {"sizes": list(self.sizes)}
 

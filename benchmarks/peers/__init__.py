@@ -85,7 +85,7 @@ STAGES["owlv2"] = STAGES["owlvit"]
 
 OURS = "ours"
 # Modules here that are no engines.
-_SHARED = ("towers",)
+_SHARED = ("opened", "towers")
 
 # What a tower gives that a GPU's head takes there: embeddings of every place of a picture, which
 # nobody wants in the host's memory.
