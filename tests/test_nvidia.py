@@ -751,3 +751,22 @@ def test_offers_are_asked_for_by_what_fits():
     assert nvidia_offers.best(GOOD).spec == "vlrt[gpu]"
     assert nvidia_offers.best(NOTHING).spec == "vlrt[gpu]"
     assert nvidia_offers.best(dataclasses.replace(GOOD, machine="riscv64")) is None
+
+
+def package(folder, name, version):
+    """A folder with a package that pip lists."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_builds_in_other_folders_than_the_imported_one_are_hidden(monkeypatch, tmp_path):
+    package(tmp_path / "first", "onnxruntime-gpu", "1.31.1")
+    package(tmp_path / "second", "onnxruntime", "1.30.0")
+    both = [str(tmp_path / "first"), str(tmp_path / "second")]
+    monkeypatch.setattr(sys, "path", both)
+    assert nvidia.installed() == {"onnxruntime": "1.30.0", "onnxruntime-gpu": "1.31.1"}
+    assert nvidia.installed(tmp_path / "first") == {"onnxruntime-gpu": "1.31.1"}
+    assert nvidia.installed(tmp_path / "second") == {"onnxruntime": "1.30.0"}
+    package(tmp_path / "first", "onnxruntime", "1.32.0")  # which does write over the other
+    assert len(nvidia.installed(tmp_path / "first")) == 2

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
 from vlrt.nvidia_driver import ANSWERS, LIBRARIES, RESTART, VISIBLE, Device, Facts, facts
-from vlrt.nvidia_libraries import Found, Requirements, look_up, pip_version, requirements
+from vlrt.nvidia_libraries import Found, Requirements, look_up, requirements
 from vlrt.nvidia_offers import GPU_BUILD, TELLS_NODES, Build, another, best, instead, supply
 
 ENGINES = ("onnxruntime", GPU_BUILD, "onnxruntime-openvino", "onnxruntime-directml")
@@ -57,13 +58,26 @@ def examine() -> Examined:
     if build and build.has_cuda:
         needs = requirements(build.cuda_version, build.version, there.system, there.machine)
     found = look_up(needs.libraries, build.site) if needs and build else ()
-    return Examined(there, needs, installed(), build, found)
+    return Examined(there, needs, installed(build.site if build else None), build, found)
 
 
-def installed() -> dict[str, str]:
-    """The builds of ONNX Runtime that pip lists, with their versions."""
-    versions = {name: pip_version(name) for name in ENGINES}
-    return {name: version for name, version in versions.items() if version}
+def installed(site: Path | None = None) -> dict[str, str]:
+    """The builds of ONNX Runtime that pip lists, with their versions.
+
+    Args:
+        site: the folder of the one that is imported, which hides those in other folders; None for
+            those of all.
+    """
+    found = {}
+    for name in ENGINES:
+        try:
+            listed = distribution(name)
+        except PackageNotFoundError:
+            continue
+        folder = Path(str(listed.locate_file(""))).resolve()
+        if site is None or folder == site.resolve():
+            found[name] = listed.version
+    return found
 
 
 def imported() -> Build | None:
