@@ -14,7 +14,7 @@ from vlrt.device import OnDevice
 from vlrt.errors import ProviderError
 from vlrt.gpu import Gpu, where_nodes_run
 from vlrt.placement import CPU, CUDA, Placement, Wishes, placed
-from vlrt.recorded import MOST_SHAPES, Recorder
+from vlrt.recorded import MOST_SHAPES
 from vlrt.recording_lock import NOTHING_IS_RECORDED
 
 ON_GPU = (CUDA, CPU)
@@ -239,10 +239,23 @@ def test_one_thread_records_itself_and_several_let_another_do_it():
     assert worker != threading.get_ident()
 
 
+class Slow(Engine):
+    """A graph whose recording takes until it is told to end."""
+
+    def __init__(self):
+        super().__init__()
+        self.began, self.may_end = threading.Event(), threading.Event()
+
+    def run_with_iobinding(self, binding, options):
+        self.began.set()
+        assert self.may_end.wait(10)
+        super().run_with_iobinding(binding, options)
+
+
 @pytest.mark.parametrize("work", ["run", "upload", "take"])
-def test_while_something_is_recorded_nobody_else_uses_cuda(work, monkeypatch):
-    recorded, others = Recorder(ORT, Engine(), 3, ["y"]), on_gpu(Engine())
-    done = threading.Event()
+def test_while_something_is_recorded_nobody_else_uses_cuda(work):
+    engine, others = Slow(), on_gpu(Engine())
+    recorded, done = on_gpu(engine, cuda_graph=True), threading.Event()
 
     def use_cuda():
         if work == "run":
@@ -253,13 +266,28 @@ def test_while_something_is_recorded_nobody_else_uses_cuda(work, monkeypatch):
             pinned.Pool(Runtime(), 0).empty((1,), np.uint8)
         done.set()
 
-    thread = threading.Thread(target=use_cuda)
-    with NOTHING_IS_RECORDED:
-        thread.start()
-        assert not done.wait(0.05)
-        recorded.run(rows(1), ["y"], [])  # the thread that records may go on
+    threads = [threading.Thread(target=lambda: recorded.run(rows(1)))]
+    threads[0].start()
+    assert engine.began.wait(10)
+    threads.append(threading.Thread(target=use_cuda))
+    threads[1].start()
+    assert not done.wait(0.05)
+    engine.may_end.set()
     assert done.wait(10)
-    thread.join()
+    for thread in threads:
+        thread.join()
+
+
+def test_garbage_is_not_given_back_to_cuda_while_something_is_recorded(monkeypatch):
+    monkeypatch.setattr(pinned, "_MOST_UNUSED", 0)
+    runtime = Runtime()
+    pool = pinned.Pool(runtime, 0)
+    first, second = (pool.empty((1,), np.uint8) for _ in range(2))
+    with NOTHING_IS_RECORDED:
+        del first  # even by the thread that records
+        assert len(runtime.given) == 2
+    del second
+    assert len(runtime.given) == 1
 
 
 # --- where nodes run ------------------------------------------------------------------------------

@@ -36,17 +36,15 @@ class OnDevice:
 Feed: TypeAlias = Mapping[str, NDArray[Any] | OnDevice]
 
 
-def run_options(ort: Any, graph_id: int | None) -> Any:
+def run_options(ort: Any, graph_id: int) -> Any:
     """Options of one run.
 
     Args:
         ort: the `onnxruntime` module.
-        graph_id: of the recording to make or to replay, `UNRECORDED` for none, or None where
-            nothing is ever recorded.
+        graph_id: of the recording to make or to replay, or `UNRECORDED`.
     """
     options = ort.RunOptions()
-    if graph_id is not None:
-        options.add_run_config_entry("gpu_graph_id", str(graph_id))
+    options.add_run_config_entry("gpu_graph_id", str(graph_id))
     return options
 
 

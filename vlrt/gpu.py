@@ -77,10 +77,9 @@ class Gpu:
             names = list(fetch)
             with self._undisturbed():
                 found = dict(zip(names, self._session.run(names, arrays), strict=True))
-        kept = {name: found[name] for name in keep}
-        return {name: found[name][:rows] for name in fetch} | {
-            name: OnDevice(value, value.shape()[0] if rows is None else rows)
-            for name, value in kept.items()
+        return {name: found[name] if rows is None else found[name][:rows] for name in fetch} | {
+            name: OnDevice(found[name], found[name].shape()[0] if rows is None else rows)
+            for name in keep
         }
 
     def upload(self, array: NDArray[np.float32]) -> OnDevice:

@@ -7,4 +7,5 @@ recording with an error (docs.nvidia.com, CUDA Runtime API, `cudaStreamCaptureMo
 import threading
 
 # Held by whoever records or replays, and by whoever takes or gives back CUDA's memory beside that.
-NOTHING_IS_RECORDED = threading.RLock()
+# Not to be taken twice: garbage that is collected while it is held must not count as its holder.
+NOTHING_IS_RECORDED = threading.Lock()
