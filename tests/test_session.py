@@ -67,6 +67,21 @@ def test_an_engine_that_lacks_a_dependency_says_which(monkeypatch, tmp_path):
     assert not isinstance(caught.value, EngineMissingError)
 
 
+def test_libraries_that_pip_installed_are_loaded_and_what_is_missing_is_returned(
+    monkeypatch, capsys
+):
+    def preload_dlls(msvc):
+        assert not msvc
+        print("Failed to load\n  libcudnn.so.9")
+
+    pretend(monkeypatch, ON_CUDA, preload_dlls=preload_dlls)
+    for _ in range(2):
+        assert session.preload() == "Failed to load libcudnn.so.9"
+    assert capsys.readouterr().out == ""  # a user's results may go there
+    pretend(monkeypatch, ON_CUDA)  # a build that has no such function
+    assert session.preload() == ""
+
+
 # --- place ----------------------------------------------------------------------------------------
 
 

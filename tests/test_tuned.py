@@ -388,7 +388,7 @@ def test_a_load_that_may_go_anywhere_goes_where_it_is_fastest(
     assert plan.placement.provider == provider
     moved = provider != CUDA
     assert plan.placement.reason == (f"auto: {made}" if moved else placement.reason)
-    assert plan.choice.form == ("portable" if provider == OPENVINO else "")
+    assert plan.choice.form == {OPENVINO: "portable", CUDA: "cuda"}.get(provider, "")
 
 
 def test_a_provider_with_options_of_its_own_may_be_another_device(tiny_bundle, folder):

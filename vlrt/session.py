@@ -1,7 +1,6 @@
 """The only file that imports ONNX Runtime: providers, threads, memory, running."""
 
 import contextlib
-import functools
 import importlib
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -82,9 +81,8 @@ def engine() -> Any:
     return module
 
 
-@functools.cache
 def preload() -> str:
-    """Load the NVIDIA libraries that pip installed, for ONNX Runtime to find them, once.
+    """Load the NVIDIA libraries that pip installed, for ONNX Runtime to find them.
 
     Returns:
         What ONNX Runtime says of those that it did not find; empty if there is nothing to say. The
