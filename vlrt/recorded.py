@@ -7,14 +7,17 @@ shape has buffers of its own, which stay.
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from vlrt.device import UNRECORDED, Feed, OnDevice, copied, run_bound, run_options
 from vlrt.recording_lock import NOTHING_IS_RECORDED
+
+if TYPE_CHECKING:
+    # Imported when there is a second thread.
+    from concurrent.futures import ThreadPoolExecutor
 
 # Of one graph. Each keeps its buffers for good; runs of further shapes are not recorded.
 MOST_SHAPES = 64
@@ -58,6 +61,8 @@ class Recorder:
             if self._worker is None and this == self._first:
                 return self._run(feed, fetch, keep)
             if self._worker is None:
+                from concurrent.futures import ThreadPoolExecutor
+
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix="vlrt-cuda-graph")
             return self._worker.submit(self._run, feed, fetch, keep).result()
 
