@@ -47,12 +47,12 @@ def measure(settings: Settings, model: str | None) -> dict[str, Any]:  # noqa: A
     job = {"device": settings.device, "threads": settings.threads, "title": settings.device}
     found |= run(Child("install", "prove", job), _LIMIT_S)
     found["gpus"] = gpus()
-    if not found["ran_on"] or found["ran_on"] != found["wanted"] or not found["right"]:
-        gave = "right" if found["right"] else "wrong"
+    there = found["ran_on"] == found["wanted"]
+    if not there or not found["right"]:
+        wrong = "what it gave is wrong" if there else f"wanted was {found['wanted']}"
         raise IncompleteError(
             f"ONNX Runtime {found['onnxruntime']} has {', '.join(found['providers'])}; an addition "
-            f"ran on {found['ran_on']}, not {found['wanted']}, or what it gave is not right: it is "
-            f"{gave}. {found['said']}",
+            f"ran on {found['ran_on']}, and {wrong}. {found['said']}".strip(),
             found,
         )
     return found
