@@ -349,7 +349,7 @@ def test_what_is_not_right_is_refused_in_words(client, asked, status, words):
             "8 bytes follow the JSON, but the inputs' binary_data_size says 0",
         ),
         (
-            gzip.compress(json.dumps(ASKED).encode()),
+            gzip.compress(json.dumps(ASKED).encode(), mtime=0),
             {"Content-Encoding": "gzip"},
             415,
             "Content-Encoding is 'gzip'; valid: identity",
