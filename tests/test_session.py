@@ -192,16 +192,18 @@ def test_providers_that_cannot_be_used_are_refused(monkeypatch, providers, devic
         place(device, providers)
 
 
+class FellBack:
+    """A session that is on the CPU."""
+
+    def __init__(self, path, **_):
+        pass
+
+    def get_providers(self):
+        return [CPU]
+
+
 def test_a_provider_that_ends_up_inactive_is_an_error(monkeypatch, tmp_path):
     """ONNX Runtime warns and goes on with the CPU when CUDA's libraries are missing."""
-
-    class FellBack:
-        def __init__(self, path, **_):
-            pass
-
-        def get_providers(self):
-            return [CPU]
-
     pretend_to_open(monkeypatch, FellBack)
     with pytest.raises(ProviderError, match=rf"{CUDA} with .* did not start; active: {CPU}"):
         Session(tmp_path / "x.onnx", place("cuda:1"), threads=1)
@@ -239,13 +241,6 @@ def test_a_provider_that_refuses_its_options_is_not_the_bundles_fault(monkeypatc
     ],
 )
 def test_why_cuda_does_not_start_is_told_as_doctor_would(monkeypatch, tmp_path, why, expected):
-    class FellBack:
-        def __init__(self, path, **_):
-            pass
-
-        def get_providers(self):
-            return [CPU]
-
     pretend_to_open(monkeypatch, FellBack)
     monkeypatch.setattr("vlrt.nvidia.why_not", lambda: why)
     with pytest.raises(ProviderError) as caught:

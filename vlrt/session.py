@@ -5,7 +5,7 @@ import importlib
 import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from vlrt.placement import (
     placed,
 )
 from vlrt.recording_lock import NOTHING_IS_RECORDED
+from vlrt.runner import Arrays, Runner, Tensor, tensors
 
 __all__ = [
     "CPU", "CUDA", "OPENVINO", "TENSORRT", "Arrays", "OnDevice", "Placement", "Provider", "Runner",
@@ -32,15 +33,6 @@ __all__ = [
     "start",
 ]  # fmt: skip
 
-Arrays = Mapping[str, NDArray[Any]]
-_TYPES: Mapping[str, Any] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(bool)": np.bool_,
-    **{f"tensor(int{bits})": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
-    **{f"tensor(uint{bits})": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
-}
 # Add: float32 `x` [1] to itself. There is no provider that does not know it. That it is what it is
 # said to be, `tests/test_session.py` shows.
 _ONE_SUM = bytes.fromhex(
@@ -51,16 +43,6 @@ _ONE_SUM = bytes.fromhex(
 
 # What ONNX Runtime says where a GPU's memory is too small, or the limit of its arena.
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "BFCArena")
-
-
-class Runner(Protocol):
-    """What a family needs of a graph; `Session` is one, and tests hand in fakes."""
-
-    input_shapes: Mapping[str, tuple[int | None, ...]]
-
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run the graph on named arrays, to named arrays."""
-        ...
 
 
 def engine() -> Any:
@@ -212,18 +194,6 @@ def start(placement: Placement) -> None:
         ) from error
 
 
-class Tensor(NamedTuple):
-    """What a graph says of an input or an output.
-
-    Attributes:
-        dtype: of its numbers; of an output in fp16 float32, as which it comes back.
-        shape: its axes, None where a graph leaves the size open.
-    """
-
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-
-
 class Session:
     """One graph, loaded. Safe to run from several threads at once.
 
@@ -288,12 +258,12 @@ class Session:
                     "which device='cpu' may"
                 )
             raise BundleError("\n".join(filter(None, (*said, advice)))) from error
-        self.inputs: Mapping[str, Tensor] = _tensors(self._session.get_inputs())
+        self.inputs: Mapping[str, Tensor] = tensors(self._session.get_inputs())
         self.outputs: Mapping[str, Tensor] = {
             name: tensor._replace(dtype=np.dtype(np.float32))
             if tensor.dtype == np.float16
             else tensor
-            for name, tensor in _tensors(self._session.get_outputs()).items()
+            for name, tensor in tensors(self._session.get_outputs()).items()
         }
         self.input_shapes: Mapping[str, tuple[int | None, ...]] = {
             name: tensor.shape for name, tensor in self.inputs.items()
@@ -378,17 +348,6 @@ class Session:
         except Exception as error:
             shapes = {name: array.shape for name, array in feed.items()}
             raise InferenceError(f"ONNX Runtime refused inputs of {shapes}: {error}") from error
-
-
-def _tensors(nodes: Sequence[Any]) -> dict[str, Tensor]:
-    """What ONNX Runtime says of a graph's inputs or outputs, by name."""
-    return {
-        node.name: Tensor(
-            np.dtype(_TYPES.get(node.type, np.object_)),  # texts are objects, as in ONNX Runtime
-            tuple(size if isinstance(size, int) else None for size in node.shape),
-        )
-        for node in nodes
-    }
 
 
 def _giving_back() -> Any:

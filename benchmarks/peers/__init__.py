@@ -285,6 +285,12 @@ def several_shapes(subject: "Subject", plan: "Plan") -> str:
     )
 
 
+def of_towers(engine: str, precisions: Sequence[str], family: str) -> list[Entry]:
+    """The contenders of an engine that runs the towers alone, one for each precision."""
+    stages = tuple(stage for stage in STAGES[family] if stage in (IMAGE, TEXT, BOTH))
+    return [Entry(f"{engine}-{one}", engine, one, stages) for one in precisions]
+
+
 def cached(cache: Path, *parts: str) -> Path:
     """A folder in the cache, made if it is not there."""
     folder = cache.joinpath(*parts)

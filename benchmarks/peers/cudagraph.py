@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import BOTH, IMAGE, STAGES, TEXT, Entry, Stage, several_shapes, staying
+from . import Entry, Stage, of_towers, several_shapes, staying
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -38,11 +38,7 @@ def entries(subject: "Subject", plan: "Plan") -> list[Entry]:
 
     if refused(subject, plan):
         return []
-    stages = tuple(s for s in STAGES[subject.family] if s in (IMAGE, TEXT, BOTH))
-    return [
-        Entry(f"{NAME}-{precision}", NAME, precision, stages)
-        for precision in PRECISIONS[plan.device]
-    ]
+    return of_towers(NAME, PRECISIONS[plan.device], subject.family)
 
 
 def load(job: Mapping[str, Any]) -> dict[str, Stage]:
