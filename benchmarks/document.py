@@ -97,11 +97,11 @@ def write(found: Document, path: Path) -> list[Path]:
     """
     from .report import html, markdown
 
-    plain = _plain(found)
+    told = plain(found)
     texts = {
-        path: json.dumps(plain, indent=1, allow_nan=False) + "\n",
-        path.with_suffix(".md"): markdown(plain),
-        path.with_suffix(".html"): html(plain),
+        path: json.dumps(told, indent=1, allow_nan=False) + "\n",
+        path.with_suffix(".md"): markdown(told),
+        path.with_suffix(".html"): html(told),
     }
     for target, text in texts.items():
         with whole_file(target) as file:
@@ -131,12 +131,12 @@ def read(path: Path) -> Document:
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same for JSON, which knows neither NaN nor infinity: null stands for both."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

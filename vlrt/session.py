@@ -40,7 +40,6 @@ _ONE_SUM = bytes.fromhex(
     "5a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a02080142040a00100d"
 )
 
-
 # What ONNX Runtime says where a GPU's memory is too small, or the limit of its arena.
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "BFCArena")
 

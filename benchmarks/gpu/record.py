@@ -1,7 +1,6 @@
 """A piece's record: what was found, or why nothing was, as JSON."""
 
 import json
-import math
 import os
 import tarfile
 import time
@@ -14,6 +13,7 @@ from vlrt.errors import VlrtError
 from vlrt.files import whole_file
 
 from .. import machine
+from ..document import plain
 from .settings import Settings
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
@@ -128,14 +128,3 @@ def archive(out: Path, target: Path) -> None:
             if path.suffix in _KEPT and path.is_file():
                 tar.add(path, path.relative_to(out).as_posix())
     part.replace(target)
-
-
-def plain(value: Any) -> Any:
-    """The same for JSON: null for what is no number, lists for tuples."""
-    if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
